@@ -1,0 +1,287 @@
+"""RunConfig: one frozen value that says everything about a run.
+
+Example::
+
+    config = load_config("run.yaml", overrides=["training.rank=64", "store=s3://bucket/lorid"])
+
+A file holds a `preset` name, any of the sections below, or both: what the file gives replaces what
+the preset says. Every problem is reported at once, each with its field and a fix. Nothing is read
+from the environment here; credentials never belong in a config.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lorid.errors import ConfigError
+from lorid.method.roles import Role
+from lorid.method.templates import FAMILIES
+
+Rule = Literal[
+    "paper", "paper-oracle", "same-round", "bayes", "majority", "intuitive-only", "deep-only"
+]
+SERVED_RULES = ("paper", "same-round", "intuitive-only", "deep-only")
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where problems come from.
+
+    `source`: "demo" draws from lorid's own generator; "jsonl" reads `train` and `test`, JSONL files
+    of GSM8K, MATH or LoRID rows; "hub" loads `hub_id` by `datasets.load_dataset`.
+    """
+
+    source: Literal["demo", "jsonl", "hub"] = "demo"
+    train: str | None = None
+    test: str | None = None
+    hub_id: str = "openai/gsm8k"
+    hub_config: str | None = "main"
+    num_train: Annotated[int, Field(ge=1)] | None = None
+    num_test: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _files_named(self) -> Self:
+        if self.source == "jsonl" and not (self.train and self.test):
+            raise ValueError("source 'jsonl' needs the paths 'train' and 'test'")
+        return self
+
+
+class ModelConfig(Section):
+    """A language model: a local folder or a hub id, and its prompt family."""
+
+    path: str
+    family: str = "tokenizer"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        return family
+
+
+class SamplingConfig(Section):
+    """How text is drawn. The defaults are the published ones."""
+
+    temperature: float = Field(1.5, ge=0, le=5)
+    top_p: float = Field(0.9, gt=0, le=1)
+    top_k: int = Field(50, ge=1)
+    max_new_tokens: int = Field(1024, ge=1)
+
+
+class EngineConfig(Section):
+    """One vLLM engine: its limits, and what it asks of the cluster."""
+
+    max_model_len: int = Field(2048, ge=16)
+    max_num_seqs: int = Field(256, ge=1)
+    max_num_batched_tokens: int | None = None
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(1, ge=1)
+    num_cpus: float = Field(1, ge=0)
+    num_gpus: float = Field(1, ge=0)
+    num_threads: int = Field(1, ge=1)
+    tensor_parallel_size: int = Field(1, ge=1)
+
+
+class TeacherConfig(Section):
+    """The LLM that writes knowledge, its sampling and its engine."""
+
+    model: ModelConfig
+    sampling: SamplingConfig = SamplingConfig(
+        temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=512
+    )
+    template: str | None = None
+    engine: EngineConfig = EngineConfig()
+    num_engines: int = Field(1, ge=1)
+    batch_rows: int = Field(64, ge=1)
+
+
+class TrainingConfig(Section):
+    """LoRA training of the three roles; the defaults are the published settings."""
+
+    rank: int = Field(512, ge=1)
+    alpha: float = Field(1024, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    sequences_per_step: int = Field(16, ge=1)
+    micro_batch_sequences: int = Field(4, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    num_epochs: float = Field(5, gt=0)
+    num_epochs_by_role: dict[Role, float] = {}
+    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_sequence_tokens: int = Field(2048, ge=16)
+    checkpoint_every_steps: int = Field(200, ge=1)
+    max_failures: int = Field(2, ge=0)
+    num_cpus: float = Field(1, ge=0)
+    num_gpus: float = Field(1, ge=0)
+    num_threads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.sequences_per_step % self.micro_batch_sequences:
+            raise ValueError("sequences_per_step must be a multiple of micro_batch_sequences")
+        return self
+
+    def epochs_of(self, role: Role) -> float:
+        """Number of epochs that `role` trains."""
+        return self.num_epochs_by_role.get(role, self.num_epochs)
+
+
+class FeedbackConfig(Section):
+    """Mutual feedback: the rule, its bound, and what to answer without agreement."""
+
+    rule: Rule = "paper"
+    max_rounds: int = Field(20, ge=1, le=100)
+    on_exhaustion: Literal["plurality", "abstain"] = "plurality"
+
+    @field_validator("rule")
+    @classmethod
+    def _servable(cls, rule: Rule) -> Rule:
+        if rule not in SERVED_RULES:
+            raise ValueError(
+                f"rule {rule!r} cannot be served yet; choose {', '.join(SERVED_RULES)}"
+            )
+        return rule
+
+
+class ServingConfig(Section):
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    num_replicas: int = Field(1, ge=1)
+    max_concurrent_questions: int = Field(64, ge=1)
+    request_timeout_s: float = Field(600, gt=0)
+
+
+class EvaluationConfig(Section):
+    """Grading of the test split through the endpoint."""
+
+    items_per_request: int = Field(32, ge=1, le=1000)
+    requests_in_flight: int = Field(2, ge=1)
+    grade_base: bool = True
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    store: str = "lorid-store"
+    seed: int = Field(1, ge=0, lt=2**31)
+    data: DataConfig = DataConfig()
+    student: ModelConfig
+    teacher: TeacherConfig
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    serving: ServingConfig = ServingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        if self.sampling.max_new_tokens >= self.engine.max_model_len:
+            raise ValueError("sampling.max_new_tokens must be below engine.max_model_len")
+        if self.teacher.sampling.max_new_tokens >= self.teacher.engine.max_model_len:
+            raise ValueError(
+                "teacher.sampling.max_new_tokens must be below teacher.engine.max_model_len"
+            )
+        return self
+
+
+def load_config(
+    source: str | Path | None, *, preset: str | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """A config from a YAML or JSON file (or only a preset) with `a.b=c` overrides.
+
+    Raises:
+        ConfigError: everything that is wrong, one line a problem: field, cause and fix.
+    """
+    text = "" if source is None else _read_text(source)
+    return parse_config(text, preset=preset, overrides=overrides, source=str(source or "overrides"))
+
+
+def parse_config(
+    text: str, *, preset: str | None = None, overrides: Sequence[str] = (), source: str = "config"
+) -> RunConfig:
+    """`load_config` for text that is already at hand."""
+    from lorid.presets import preset_named
+
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML or JSON: {_first_line(error)}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of sections, found {type(data).__name__}")
+    name = data.pop("preset", preset)
+    merged: dict[str, Any] = {}
+    if name is not None:
+        merged = preset_named(str(name)).model_dump(mode="json")
+    _merge(merged, data)
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The complete config as YAML; `load_config` reads it back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_text(source: str | Path) -> str:
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read config {source}: {error}; name a readable file") from error
+
+
+def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def _apply_override(target: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r}: expected section.field=value")
+    changes: Any = yaml.safe_load(value) if value else ""
+    for key in reversed(keys):
+        changes = {key: changes}
+    _merge(target, changes)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = [f"{source}: {error.error_count()} problem(s)"]
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "(whole config)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown field; remove it or check its spelling (lorid config show)"
+        elif problem["type"] == "missing":
+            message = "required; add it, or start from a preset (preset: demo)"
+        lines.append(f"  {field}: {message}")
+    return "\n".join(lines)

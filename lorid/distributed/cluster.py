@@ -1,0 +1,165 @@
+"""Connecting to Ray, and asking what it can hold.
+
+`connected()` joins the cluster that `RAY_ADDRESS` names (a submitted job finds its own), or starts
+one in this process tree and stops it again. Logical CPUs of a local cluster may exceed the cores:
+every process bounds its own threads.
+"""
+
+import logging
+import math
+import os
+import resource
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from lorid.config import RunConfig
+from lorid.errors import ResourceError
+
+LOCAL_CPUS = 8
+MIN_FREE_GIB = 5.0
+OBJECT_STORE_BYTES = 400 * 1024**2
+# Unless the caller said otherwise. Workers of a local cluster inherit them.
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # pyarrow's S3 client, which Ray Train uses, and S3-compatible servers agree only like this.
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+}
+
+
+@contextmanager
+def connected(*, quiet: bool = True) -> Iterator[None]:
+    """A Ray connection for the duration of the block; joins one that is already open.
+
+    Raises:
+        ResourceError: the named cluster does not answer, or this machine is too small.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _join(address, quiet=quiet)
+    else:
+        _start_local(quiet=quiet)
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            ray.shutdown()
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads when it is first imported; what the caller has set stays.
+
+    A local cluster gets token authentication with a token of its own, so that no other user of the
+    machine can send it work.
+    """
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    if "ray" in sys.modules or os.environ.get("RAY_ADDRESS"):
+        return
+    has_token_file = (Path.home() / ".ray" / "auth_token").exists()
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token" and not (
+        os.environ.get("RAY_AUTH_TOKEN_PATH") or has_token_file
+    ):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def concurrent_slots(*, num_cpus: float, num_gpus: float, wanted: int) -> int:
+    """How many workers of that size the nodes of now hold at once, 1 to `wanted`.
+
+    `wanted` when no node can hold one yet: an autoscaler may still bring it.
+    """
+    import ray
+
+    slots = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            by_cpu = has.get("CPU", 0) / num_cpus if num_cpus else math.inf
+            by_gpu = has.get("GPU", 0) / num_gpus if num_gpus else math.inf
+            slots += int(min(by_cpu, by_gpu, wanted))
+    return min(slots, wanted) or wanted
+
+
+def require_accelerators(config: RunConfig) -> None:
+    """Refuse at once what a cluster without an autoscaler can never run.
+
+    Raises:
+        ResourceError: the config asks for GPUs, and this machine has none.
+    """
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    asked = {
+        "teacher.engine.num_gpus": config.teacher.engine.num_gpus,
+        "training.num_gpus": config.training.num_gpus,
+        "engine.num_gpus": config.engine.num_gpus,
+    }
+    available = ray.cluster_resources().get("GPU", 0)
+    too_much = [f"{field}={value:g}" for field, value in asked.items() if value > available]
+    if too_much:
+        raise ResourceError(
+            f"this machine has {available:g} GPUs, the config asks for {', '.join(too_much)}; "
+            "set them to 0 for the CPU, or submit the job to a cluster with GPUs"
+        )
+
+
+def _join(address: str, *, quiet: bool) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=not quiet, logging_level=logging.WARNING)
+    except Exception as error:
+        cause = " ".join(str(error).split())[:160]
+        raise ResourceError(
+            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {cause}; "
+            "check that it runs and that RAY_AUTH_MODE and its token match"
+        ) from error
+
+
+def _start_local(*, quiet: bool) -> None:
+    import ray
+
+    free_gib = psutil.virtual_memory().available / 1024**3
+    if free_gib < MIN_FREE_GIB:
+        raise ResourceError(
+            f"{free_gib:.1f} GiB of memory are free, a local run needs {MIN_FREE_GIB:g}; "
+            "close something, or submit the job to a cluster"
+        )
+    free_disk_gib = shutil.disk_usage(tempfile.gettempdir()).free / 1024**3
+    if free_disk_gib < 1:
+        raise ResourceError(
+            f"{free_disk_gib:.1f} GiB are free in {tempfile.gettempdir()}, Ray needs 1; "
+            "free some space or set TMPDIR"
+        )
+    with suppress(ValueError, OSError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+    # Workers start in other folders: they import the same code as the driver does.
+    source = str(Path(__file__).resolve().parents[2])
+    ray.init(
+        num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=not quiet,
+        logging_level=logging.WARNING,
+        object_store_memory=OBJECT_STORE_BYTES,
+        runtime_env={"env_vars": {"PYTHONPATH": source}},
+    )

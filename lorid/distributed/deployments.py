@@ -1,0 +1,215 @@
+"""The deployment graph on Ray Serve.
+
+      HTTP --> Ingress (FastAPI) --- one call a question --> StudentEngine replica
+                                                               |  mutual_feedback, the generator
+               round j:   IR attempt ----------.               |  driven by run_async:
+                          KG text --> DR attempt+--> agree?    |  IR and KG wait for nothing,
+               j < N and no agreement: round j+1               |  DR waits for KG, the rule for both
+                                                               `-- vLLM: one base, three adapters,
+                                                                   all questions in one batch
+
+The rounds run inside the engine's replica, next to the engine: a question is one Serve call instead
+of three a round. `build_app` is also what tests run, with a scripted engine in Serve's local mode.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from lorid.api import SolveRequest
+from lorid.artifacts.records import Record, fetch, list_records, load_record
+from lorid.artifacts.store import open_store
+from lorid.config import RunConfig, parse_config
+from lorid.distributed.ingress import Ingress
+from lorid.engines.base import GenerationRequest, TextEngine
+from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import (
+    Ask,
+    Policy,
+    Sampled,
+    Transcript,
+    generation_seed,
+    mutual_feedback,
+    run_async,
+)
+from lorid.method.roles import Role
+
+EngineFactory = Callable[[RunConfig], TextEngine]
+CONFIG_FILE = "config.yaml"
+ADAPTERS_FOLDER = "adapters"
+
+
+class StudentEngine:
+    """One engine, and the questions that it is answering."""
+
+    def __init__(self, config_json: str, factory: EngineFactory) -> None:
+        self.config = RunConfig.model_validate_json(config_json)
+        self.checker = AnswerChecker()
+        # Each question has up to two texts in flight; more questions would only wait inside vLLM.
+        self.slots = asyncio.Semaphore(self.config.serving.max_concurrent_questions)
+        self.engine = factory(self.config)
+        self.probes: Mapping[str, str] | None = None
+
+    async def solve(self, request: SolveRequest) -> Transcript:
+        """Answer one question by mutual feedback."""
+        feedback = self.config.feedback
+        policy = Policy(
+            rule=request.rule or feedback.rule,
+            max_rounds=request.max_rounds or feedback.max_rounds,
+            on_exhaustion=feedback.on_exhaustion,
+        )
+        seed = self.config.seed if request.seed is None else request.seed
+
+        async def sample(ask: Ask) -> Sampled:
+            completion = await self.engine.generate(
+                GenerationRequest(
+                    question=request.question,
+                    role=ask.role,
+                    knowledge=ask.knowledge,
+                    seed=generation_seed(seed, question=request.question, ask=ask),
+                )
+            )
+            return Sampled(
+                text=completion.text,
+                truncated=completion.finish_reason == "length",
+                num_tokens=completion.num_tokens,
+                num_prompt_tokens=completion.num_prompt_tokens,
+            )
+
+        async with self.slots:
+            generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
+            return await run_async(generator, sample=sample)
+
+    async def answer_alone(self, question: str, role: str | None, seed: int | None) -> Sampled:
+        """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
+        knowledge = None
+        if role == Role.DEEP_REASONER:
+            drawn = await self.answer_alone(question, Role.KNOWLEDGE_GENERATOR, seed)
+            knowledge = drawn.text
+        ask = Ask(
+            role=Role(role) if role else Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge
+        )
+        chosen = self.config.seed if seed is None else seed
+        async with self.slots:
+            completion = await self.engine.generate(
+                GenerationRequest(
+                    question=question,
+                    role=Role(role) if role else None,
+                    knowledge=knowledge,
+                    seed=generation_seed(chosen, question=question, ask=ask),
+                )
+            )
+        return Sampled(
+            text=completion.text,
+            truncated=completion.finish_reason == "length",
+            num_tokens=completion.num_tokens,
+            num_prompt_tokens=completion.num_prompt_tokens,
+        )
+
+    async def idle_adapters(self) -> list[str]:
+        """Roles whose probe equals the base's; none when all three adapters are in use."""
+        if self.probes is None:
+            self.probes = await self.engine.probe()
+        base = self.probes["base"]
+        return [str(role) for role in Role if self.probes.get(str(role), base) == base]
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        await self.engine.check()
+
+
+def build_app(
+    config: RunConfig, *, triple_address: str = "", factory: EngineFactory | None = None
+) -> Application:
+    """The graph of a run's triple; `factory` makes the engine (tests inject a scripted one)."""
+    serving, engine = config.serving, config.engine
+    make = factory or TripleEngine(store=config.store, address=triple_address)
+    student = serve.deployment(
+        StudentEngine,
+        name="StudentEngine",
+        num_replicas=serving.num_replicas,
+        # Questions wait in the replica's own semaphore, where health checks still get through.
+        max_ongoing_requests=4 * serving.max_concurrent_questions,
+        ray_actor_options={
+            "num_cpus": engine.num_cpus,
+            "num_gpus": engine.num_gpus * engine.tensor_parallel_size,
+        },
+        health_check_period_s=10,
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=5,
+    ).bind(config.model_dump_json(), make)
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0.1},
+        graceful_shutdown_timeout_s=5,
+    )
+    return ingress.bind(student, serving.max_concurrent_questions)
+
+
+class TripleEngine:
+    """Makes the real engine in its replica: fetches the triple to this node, then loads it."""
+
+    def __init__(self, *, store: str, address: str) -> None:
+        self.store, self.address = store, address
+
+    def __call__(self, config: RunConfig) -> TextEngine:
+        from lorid.engines.vllm import VllmEngine
+
+        store = open_store(self.store)
+        folder = Path(tempfile.gettempdir()) / "lorid-triples" / self.address.replace("/", "-")
+        fetch_once(load_record(store, self.address), folder=folder, store_uri=self.store)
+        return VllmEngine(
+            student=config.student,
+            adapters={role: folder / ADAPTERS_FOLDER / role for role in Role},
+            sampling=config.sampling,
+            engine=config.engine,
+            seed=config.seed,
+        )
+
+
+def fetch_once(record: Record, *, folder: Path, store_uri: str) -> None:
+    """Fetch an artifact to a node-local folder, whole or not at all; replicas may race."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
+    fetch(open_store(store_uri), record, into=fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        # Another replica of this node was first; its copy passed the same checks.
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Application:
+    """The graph of `STORE#NAME`: the newest triple of that run in that store.
+
+    Raises:
+        ConfigError: the address is malformed.
+        ArtifactIncomplete: the store holds no such triple.
+    """
+    store_uri, hash_mark, name = run.rpartition("#")
+    if not hash_mark or not store_uri or not name:
+        raise ConfigError(f"run={run!r}: expected STORE#NAME, such as s3://bucket/lorid#gsm8k")
+    store = open_store(store_uri)
+    records = list_records(store, kind="triple", name=name)
+    if not records:
+        raise ArtifactIncomplete(
+            f"{store.uri} holds no triple named {name!r}; train one with jobs/distill.py"
+        )
+    newest = records[-1]
+    entry = next((entry for entry in newest.files if entry.path == CONFIG_FILE), None)
+    if entry is None:
+        raise ArtifactIncomplete(f"{newest.address} holds no {CONFIG_FILE}")
+    text = store.read(f"blobs/{entry.sha256}").decode()
+    changes = [f"{key}={value}" for key, value in (overrides or {}).items()]
+    config = parse_config(text, overrides=[f"store={store.uri}", *changes], source=newest.address)
+    return build_app(config, triple_address=newest.address)

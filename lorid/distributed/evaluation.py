@@ -1,0 +1,151 @@
+"""The evaluate stage: serve the triple, grade the test split through HTTP, log every attempt.
+
+    problems --> client threads --> HTTP --> Ingress --> MutualFeedback --> StudentEngine
+                      |
+                      `--> attempts.jsonl (one line a problem, as its batch comes back)
+
+The log is the result: every figure in the report is a replay of it, without a model.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from lorid.client import Client
+from lorid.config import RunConfig
+from lorid.distributed.deployments import build_app
+from lorid.distributed.preparation import write_jsonl
+from lorid.distributed.progress import Progress
+from lorid.errors import ServeError
+from lorid.method.problems import Problem
+
+APP_NAME = "lorid"
+BASE_MODEL = "lorid:base"
+READY_TIMEOUT_S = 600.0
+BASE_QUESTIONS_IN_FLIGHT = 32
+
+
+@contextmanager
+def served(config: RunConfig, *, triple_address: str) -> Iterator[str]:
+    """The triple's endpoint for the duration of the block; gives its URL.
+
+    Raises:
+        ServeError: the port is in use, or the graph does not become ready.
+    """
+    serving = config.serving
+    require_free_port(serving.host, serving.port)
+    serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
+    try:
+        serve.run(
+            build_app(config, triple_address=triple_address),
+            name=APP_NAME,
+            route_prefix="/",
+            blocking=False,
+        )
+        url = f"http://{serving.host}:{serving.port}"
+        with client_of(config, url) as client:
+            client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
+        yield url
+    finally:
+        serve.shutdown()
+
+
+def client_of(config: RunConfig, url: str) -> Client:
+    """A client that waits as long as the endpoint may work on one request."""
+    return Client(url, timeout_s=config.serving.request_timeout_s)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raise ServeError when somebody listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(
+                f"cannot listen on {host}:{port}: {error.strerror}; "
+                "stop what uses it, or set serving.port (or serving.host)"
+            ) from error
+
+
+def grade_split(
+    config: RunConfig, problems: Sequence[Problem], *, url: str, folder: Path
+) -> Mapping[str, Any]:
+    """Grade every problem by HTTP; writes `attempts.jsonl` and `base.jsonl`; returns the counts."""
+    attempts, num_errors = _grade(config, problems, url=url)
+    write_jsonl(folder / "attempts.jsonl", attempts)
+    base = _ask_base(config, problems, url=url) if config.evaluation.grade_base else []
+    write_jsonl(folder / "base.jsonl", base)
+    return {"num_problems": len(attempts), "num_errors": num_errors, "num_base": len(base)}
+
+
+def _grade(
+    config: RunConfig, problems: Sequence[Problem], *, url: str
+) -> tuple[list[dict[str, Any]], int]:
+    size = config.evaluation.items_per_request
+    chunks = [problems[start : start + size] for start in range(0, len(problems), size)]
+    rows: dict[str, dict[str, Any]] = {}
+    num_errors = num_correct = 0
+    with (
+        Progress("evaluate") as progress,
+        client_of(config, url) as client,
+        ThreadPoolExecutor(config.evaluation.requests_in_flight) as pool,
+    ):
+        progress.update("mutual feedback", done=0, total=len(problems))
+        futures = [pool.submit(_grade_chunk, client, chunk, seed=config.seed) for chunk in chunks]
+        for future in as_completed(futures):
+            for result in future.result():
+                if result.get("error"):
+                    num_errors += 1
+                else:
+                    num_correct += result["verdict"] == "correct"
+                    rows[result["id"]] = result["transcript"]["attempts"]
+            done = len(rows) + num_errors
+            note = f"accuracy so far {num_correct / max(1, len(rows)):.1%}"
+            progress.update("mutual feedback", done=done, total=len(problems), note=note)
+    ordered = []
+    for problem in problems:
+        if problem.problem_id in rows:
+            row = {**rows[problem.problem_id], "problem_id": problem.problem_id}
+            ordered.append({**row, "gold": problem.answer, "family": problem.family})
+    return ordered, num_errors
+
+
+def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list[dict[str, Any]]:
+    items = [
+        {"id": problem.problem_id, "question": problem.question, "reference": problem.answer}
+        for problem in chunk
+    ]
+    return client.grade(items, seed=seed, include_transcripts=True)["results"]
+
+
+def _ask_base(config: RunConfig, problems: Sequence[Problem], *, url: str) -> list[dict[str, Any]]:
+    """The base model's own answer to each question, without an adapter."""
+    with (
+        Progress("evaluate") as progress,
+        client_of(config, url) as client,
+        ThreadPoolExecutor(BASE_QUESTIONS_IN_FLIGHT) as pool,
+    ):
+
+        def ask(problem: Problem) -> dict[str, Any]:
+            text, finish_reason = client.complete(
+                problem.question, model=BASE_MODEL, seed=config.seed
+            )
+            return {
+                "problem_id": problem.problem_id,
+                "gold": problem.answer,
+                "text": text,
+                "finish_reason": finish_reason,
+            }
+
+        rows = []
+        for done, row in enumerate(pool.map(ask, problems), start=1):
+            rows.append(row)
+            progress.update("base model alone", done=done, total=len(problems))
+        return rows

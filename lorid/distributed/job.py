@@ -1,0 +1,57 @@
+"""What every job in jobs/ shares: its arguments, its one-line errors and its exit codes.
+
+    if __name__ == "__main__":
+        sys.exit(run_job(("knowledge",), description=__doc__))
+
+Exit codes: 0 done, 2 the user's mistake, 1 anything else, 130 interrupted.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from lorid.config import load_config
+from lorid.distributed.pipeline import run_pipeline
+from lorid.errors import LoridError
+
+INTERRUPTED = 130
+
+
+def run_job(stages: Sequence[str], *, description: str | None) -> int:
+    """Parse the command line, run the stages, and return the exit code."""
+    summary, _, epilog = (description or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON config of the run")
+    parser.add_argument("--preset", metavar="NAME", help="start from a preset, such as demo")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", dest="overrides",
+        help="change one field; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    args = parser.parse_args()
+    if not args.config and not args.preset:
+        parser.error("give --config FILE, or --preset demo to try it")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        config = load_config(args.config, preset=args.preset, overrides=args.overrides)
+        run_pipeline(config, stages=stages)
+    except LoridError as error:
+        if args.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        # Threads of an interrupted stage may still wait for Ray; what is finished is published.
+        print("interrupted: finished stages are kept, run again to resume", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

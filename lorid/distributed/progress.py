@@ -1,0 +1,113 @@
+"""One display for long work: bars on a terminal, plain lines elsewhere.
+
+    with Progress("knowledge") as progress:
+        progress.update("teacher", done=64, total=1600, note="2 set aside")
+
+`StepBoard` is the actor to which training workers send their newest metrics; the driver reads it.
+"""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Self
+
+import ray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from lorid.training.loop import StepMetrics
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass
+class Track:
+    """One line of the display."""
+
+    started: float
+    printed: float = 0.0
+    done: int = 0
+    task: TaskID | None = None
+
+
+@dataclass
+class Progress:
+    """Shows how far each named piece of a stage is."""
+
+    stage: str
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    tracks: dict[str, Track] = field(default_factory=dict)
+    bars: RichProgress | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bars = RichProgress(
+                TextColumn("{task.description:<20}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+            )
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def update(self, name: str, *, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` are finished; cheap to call often."""
+        track = self.tracks.setdefault(name, Track(started=time.monotonic()))
+        if self.bars is not None:
+            if track.task is None:
+                track.task = self.bars.add_task(name, total=total, note=note)
+            self.bars.update(track.task, completed=done, total=total, note=note)
+        else:
+            self._print_line(name, track, done=done, total=total, note=note)
+        track.done = done
+
+    def _print_line(self, name: str, track: Track, *, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        is_finished = done >= total and track.done < total
+        if not is_finished and now - track.printed < SECONDS_BETWEEN_LINES:
+            return
+        if done == track.done and track.printed:
+            return
+        track.printed = now
+        elapsed = now - track.started
+        left = f"{elapsed * (total - done) / done:.0f} s left" if done else "starting"
+        text = f"{self.stage}: {name} {done}/{total}  {left}  {note}".rstrip()
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@ray.remote(num_cpus=0)
+class StepBoard:
+    """Holds the newest metrics of each role."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, dict[str, float | int | str]] = {}
+
+    def post(self, metrics: StepMetrics) -> None:
+        """Replace a role's newest metrics."""
+        self.newest[metrics.role] = asdict(metrics)
+
+    def read(self) -> dict[str, dict[str, float | int | str]]:
+        """The newest metrics by role."""
+        return self.newest

@@ -1,0 +1,171 @@
+"""Problems, and the readers that make them from GSM8K, MATH and LoRID rows.
+
+Example::
+
+    problems, rejected = read_problems(Path("train.jsonl"))
+
+A row that cannot be read becomes a `RejectedRow` with its number and the reason; the rest goes on.
+Nothing here downloads anything: `lorid.distributed` hands hub rows to `problem_from_row`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorid.errors import DataError
+from lorid.method.answers import extract_answer
+
+CALCULATOR_MARK = re.compile(r"<<[^<>]{0,200}>>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A question with its gold rationale and gold answer.
+
+    `style` says how a target is written: "gsm8k" appends `--> answer END`, "math" does not.
+    """
+
+    problem_id: str
+    question: str
+    rationale: str
+    answer: str
+    style: str = "gsm8k"
+    family: str = ""
+
+    def to_row(self) -> dict[str, str]:
+        """Flat row of strings for JSONL and Arrow."""
+        return {
+            "problem_id": self.problem_id,
+            "question": self.question,
+            "rationale": self.rationale,
+            "answer": self.answer,
+            "style": self.style,
+            "family": self.family,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> "Problem":
+        """The inverse of `to_row`; raises KeyError when a field is missing."""
+        return cls(
+            problem_id=row["problem_id"],
+            question=row["question"],
+            rationale=row["rationale"],
+            answer=row["answer"],
+            style=row.get("style", "gsm8k"),
+            family=row.get("family", ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrichedProblem:
+    """A problem with the general rules that its solution rests on, in order."""
+
+    problem: Problem
+    knowledge: tuple[str, ...]
+
+    def to_row(self) -> dict[str, str | list[str]]:
+        """The problem's row with `knowledge` as a list of strings."""
+        return {**self.problem.to_row(), "knowledge": list(self.knowledge)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, object]) -> "EnrichedProblem":
+        """The inverse of `to_row`."""
+        text_fields = {key: str(value) for key, value in row.items() if key != "knowledge"}
+        rules = row["knowledge"]
+        if not isinstance(rules, Iterable) or isinstance(rules, str):
+            raise DataError(f"problem {row.get('problem_id')}: knowledge is not a list of strings")
+        return cls(
+            problem=Problem.from_row(text_fields), knowledge=tuple(str(rule) for rule in rules)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedRow:
+    """A data row that was set aside: its number (from 1), its source and why."""
+
+    row_number: int
+    source: str
+    reason: str
+
+
+def content_id(question: str, rationale: str = "") -> str:
+    """Key of a problem: a hash of its content, since LoRID's `id` names the source, not the row."""
+    return hashlib.sha256(f"{question}\x00{rationale}".encode()).hexdigest()[:16]
+
+
+def problem_from_row(row: Mapping[str, object]) -> Problem:
+    """A problem from one GSM8K, MATH, LoRID or lorid row; raises DataError naming what is wrong."""
+    question = _text(row, "question", "problem")
+    if "rationale" in row:
+        rationale = _text(row, "rationale")
+        is_gsm8k_style = "answer" in row
+        answer = str(row["answer"]).strip() if is_gsm8k_style else extract_answer(rationale)
+    elif "solution" in row:
+        rationale, is_gsm8k_style = _text(row, "solution"), False
+        answer = extract_answer(rationale)
+    else:
+        rationale, answer = _split_gsm8k_answer(_text(row, "answer"))
+        is_gsm8k_style = True
+    if not answer:
+        raise DataError("no final answer found (expected '#### N', '\\boxed{...}' or 'answer')")
+    return Problem(
+        problem_id=str(row.get("problem_id") or content_id(question, rationale)),
+        question=question,
+        rationale=rationale,
+        answer=answer,
+        style=str(row.get("style") or ("gsm8k" if is_gsm8k_style else "math")),
+        family=str(row.get("family") or ""),
+    )
+
+
+def read_problems(path: Path) -> tuple[list[Problem], list[RejectedRow]]:
+    """Every readable problem of a JSONL file, without repeated content, and the rows set aside."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; give a readable UTF-8 JSONL file") from error
+    rows: list[object] = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line) if line.strip() else None)
+        except json.JSONDecodeError as error:
+            rows.append(error)
+    return problems_from_rows(rows, source=str(path))
+
+
+def problems_from_rows(
+    rows: Iterable[object], *, source: str
+) -> tuple[list[Problem], list[RejectedRow]]:
+    """Problems and rejected rows from parsed rows; a blank row (None) is passed over."""
+    problems: dict[str, Problem] = {}
+    rejected: list[RejectedRow] = []
+    for number, row in enumerate(rows, start=1):
+        if row is None:
+            continue
+        try:
+            if not isinstance(row, Mapping):
+                raise DataError(f"not a JSON object: {row}")
+            problem = problem_from_row(row)
+        except DataError as error:
+            rejected.append(RejectedRow(row_number=number, source=source, reason=str(error)))
+            continue
+        problems.setdefault(problem.problem_id, problem)
+    return list(problems.values()), rejected
+
+
+def _text(row: Mapping[str, object], *names: str) -> str:
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    raise DataError(f"field {' or '.join(repr(name) for name in names)} is missing or empty")
+
+
+def _split_gsm8k_answer(text: str) -> tuple[str, str]:
+    rationale, mark, answer = CALCULATOR_MARK.sub("", text).rpartition("####")
+    if not mark:
+        raise DataError("field 'answer' has no '#### N' line")
+    return rationale.strip(), answer.strip()

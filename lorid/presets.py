@@ -1,0 +1,88 @@
+"""Presets: functions that return a complete RunConfig.
+
+Derive your own in two lines with `model_copy`, or in a file with `preset: NAME` and changes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lorid.config import (
+    DataConfig,
+    EngineConfig,
+    EvaluationConfig,
+    ModelConfig,
+    RunConfig,
+    SamplingConfig,
+    TeacherConfig,
+    TrainingConfig,
+)
+from lorid.errors import ConfigError
+from lorid.method.roles import Role
+
+DEMO_MODELS = Path(__file__).parent / "demo" / "models"
+
+
+def demo() -> RunConfig:
+    """The whole pipeline on a laptop: the shipped models, two cores, minutes.
+
+    Prompts, targets and protocol are the paper's; rank, learning rate, temperature and data size
+    are the demo's own.
+    """
+    engine = EngineConfig(
+        max_model_len=512, max_num_seqs=64, max_num_batched_tokens=1024, num_gpus=0
+    )
+    return RunConfig(
+        name="demo",
+        data=DataConfig(source="demo", num_train=1600, num_test=200),
+        student=ModelConfig(path=str(DEMO_MODELS / "base"), dtype="float32"),
+        teacher=TeacherConfig(
+            model=ModelConfig(path=str(DEMO_MODELS / "teacher"), dtype="float32"),
+            sampling=SamplingConfig(temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=160),
+            engine=engine,
+        ),
+        training=TrainingConfig(
+            rank=32,
+            alpha=64,
+            dropout=0.0,
+            target_modules=(
+                "q_proj",
+                "k_proj",
+                "v_proj",
+                "o_proj",
+                "gate_proj",
+                "up_proj",
+                "down_proj",
+            ),
+            learning_rate=3e-3,
+            micro_batch_sequences=16,
+            num_epochs=6,
+            num_epochs_by_role={Role.KNOWLEDGE_GENERATOR: 3},
+            max_sequence_tokens=512,
+            num_gpus=0,
+        ),
+        sampling=SamplingConfig(temperature=1.0, max_new_tokens=160),
+        engine=engine,
+        evaluation=EvaluationConfig(items_per_request=50, requests_in_flight=2),
+    )
+
+
+def gsm8k_mistral() -> RunConfig:
+    """The published GSM8K run on Mistral-7B-v0.1, with a local teacher on the cluster's GPUs."""
+    return RunConfig(
+        name="gsm8k-mistral",
+        data=DataConfig(source="hub", hub_id="openai/gsm8k", hub_config="main"),
+        student=ModelConfig(path="mistralai/Mistral-7B-v0.1", family="mistral"),
+        teacher=TeacherConfig(
+            model=ModelConfig(path="Qwen/Qwen2.5-Math-7B-Instruct", family="qwen")
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {"demo": demo, "gsm8k_mistral": gsm8k_mistral}
+
+
+def preset_named(name: str) -> RunConfig:
+    """The preset of that name; raises ConfigError naming the known ones."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,79 @@
+"""Which transcripts a report tells, and how a question's rounds read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Outcome, Policy, attempt_from
+from lorid.method.scoring import ProblemAttempts, ProblemScore, replay
+
+MAX_STORIES_OF_A_KIND = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryRound:
+    """One round, ready to show."""
+
+    intuitive: str
+    intuitive_answer: str | None
+    knowledge: str
+    deep: str
+    deep_answer: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """One question and its rounds."""
+
+    title: str
+    question: str
+    gold: str | None
+    answer: str | None
+    correct: bool | None
+    rounds: tuple[StoryRound, ...]
+
+
+def choose_stories(
+    attempts: Sequence[ProblemAttempts], *, policy: Policy, checker: AnswerChecker
+) -> list[Story]:
+    """A few of each kind: disagreement then agreement, agreed but wrong, never agreed, at once."""
+    pairs = list(zip(attempts, replay(attempts, policy=policy, checker=checker), strict=True))
+
+    def is_agreed(score: ProblemScore) -> bool:
+        return score.outcome is Outcome.AGREED
+
+    kinds = (
+        ("First they disagree, then they agree", lambda s: is_agreed(s) and s.num_rounds > 1 and s.correct),
+        ("They agree, and are wrong", lambda s: is_agreed(s) and s.correct is False),
+        ("They never agree", lambda s: not is_agreed(s)),
+        ("They agree at once", lambda s: is_agreed(s) and s.num_rounds == 1 and s.correct),
+    )  # fmt: skip
+    stories: list[Story] = []
+    for title, belongs in kinds:
+        # Short ones first: they read best.
+        chosen = sorted((p for p in pairs if belongs(p[1])), key=lambda p: p[1].num_rounds)
+        stories += [_story(title, *pair) for pair in chosen[:MAX_STORIES_OF_A_KIND]]
+    return stories
+
+
+def _story(title: str, item: ProblemAttempts, score: ProblemScore) -> Story:
+    rounds = [
+        StoryRound(
+            intuitive=item.intuitive[index].text,
+            intuitive_answer=attempt_from(item.intuitive[index]).answer,
+            knowledge=item.knowledge[index].text,
+            deep=item.deep[index].text,
+            deep_answer=attempt_from(item.deep[index]).answer,
+        )
+        for index in range(
+            min(score.num_rounds, *map(len, (item.intuitive, item.knowledge, item.deep)))
+        )
+    ]
+    return Story(
+        title=title,
+        question=item.question,
+        gold=item.gold,
+        answer=score.answer,
+        correct=score.correct,
+        rounds=tuple(rounds),
+    )

@@ -1,0 +1,78 @@
+"""The report on a terminal: the table, the rounds, one transcript."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Policy
+from lorid.method.scoring import replay, summarize
+from lorid.report.data import (
+    REFERENCE_GENERATIONS,
+    ReportData,
+    loss_summary,
+    parsed_attempts,
+    summarize_methods,
+)
+from lorid.report.stories import Story, choose_stories
+
+BAR_WIDTH = 40
+
+
+def print_summary(data: ReportData, console: Console) -> None:
+    """Print what each part contributed."""
+    policy = Policy(rule=data.rule, max_rounds=data.max_rounds)
+    attempts = parsed_attempts(data)
+    with AnswerChecker() as checker:
+        console.print(_table(data, checker))
+        scores = replay(attempts, policy=policy, checker=checker)
+        stories = choose_stories(attempts, policy=policy, checker=checker)
+    console.print(f"The reference draws {REFERENCE_GENERATIONS} generations for every question.\n")
+    for role, curve in data.loss_curves.items():
+        first, last = loss_summary(curve)
+        console.print(f"  loss of the {role}: {first:.3f} -> {last:.3f} in {len(curve)} steps")
+    _print_rounds(summarize(scores, policy=policy).rounds_histogram, console)
+    if stories:
+        _print_story(stories[0], console)
+
+
+def _table(data: ReportData, checker: AnswerChecker) -> Table:
+    table = Table(title=f"{data.run_name}: what each part contributed", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for name in ("accuracy", "95% interval", "coverage", "rounds", "generations"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summarize_methods(data, checker):
+        low, high = row.interval
+        table.add_row(
+            row.method,
+            f"{row.accuracy:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            f"{row.coverage:.1%}",
+            f"{row.mean_rounds:.2f}",
+            f"{row.mean_generations:.2f}",
+            style="bold" if row.method == "mutual feedback" else "",
+        )
+    return table
+
+
+def _print_rounds(histogram: dict[int, int], console: Console) -> None:
+    console.print("\nRounds until agreement (or the end)")
+    most = max(histogram.values(), default=1)
+    for rounds, count in histogram.items():
+        bar = "#" * max(1, round(BAR_WIDTH * count / most))
+        console.print(f"  {rounds:>3}  {bar} {count}", markup=False, highlight=False)
+
+
+def _print_story(story: Story, console: Console) -> None:
+    # Text objects: what a model wrote is never markup.
+    console.print(f"\n{story.title}")
+    console.print(Text(f"  Question: {story.question}"))
+    for number, one in enumerate(story.rounds, start=1):
+        console.print(Text(f"  round {number}"))
+        for name, text in (
+            ("intuitive", one.intuitive),
+            ("knowledge", one.knowledge),
+            ("deep", one.deep),
+        ):
+            console.print(Text(f"    {name:<10} " + text.replace("\n", "\n" + " " * 15)))
+    console.print(Text(f"  Answer: {story.answer} (label {story.gold})"))

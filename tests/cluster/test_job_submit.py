@@ -1,0 +1,81 @@
+"""`ray job submit` of jobs/distill.py to a real local cluster, token authentication on."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+from small import free_port, small_config_text
+
+from lorid.artifacts.records import list_records
+from lorid.artifacts.store import open_store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parents[2]
+FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
+
+
+@pytest.fixture
+def head(tmp_path, monkeypatch):
+    """A head node of its own, on free ports; `ray start --block` ends with its children."""
+    port, dashboard = free_port(), free_port()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+        f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        "--num-cpus=8", "--object-store-memory=300000000", "--min-worker-port=0",
+        "--max-worker-port=0", f"--ray-client-server-port={free_port()}",
+    ]  # fmt: skip
+    with (tmp_path / "head.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CI": ""})
+    try:
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def connect(url: str) -> JobSubmissionClient:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return JobSubmissionClient(url)
+        except (ConnectionError, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
+    submission = client.submit_job(
+        entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
+    )
+    while client.get_job_status(submission) not in FINAL:
+        time.sleep(1)
+    return client.get_job_info(submission), client.get_job_logs(submission)
+
+
+def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(head, tmp_path):
+    working_dir = tmp_path / "project"
+    for folder in ("jobs", "lorid"):
+        shutil.copytree(ROOT / folder, working_dir / folder)
+    (working_dir / "run.yaml").write_text(small_config_text(store=tmp_path / "store", name="job"))
+    client = connect(head)
+    python = sys.executable
+
+    info, log = run_job(client, f"{python} jobs/distill.py --config run.yaml", working_dir)
+    assert info.status == JobStatus.SUCCEEDED, log[-3000:]
+    assert info.driver_exit_code == 0
+    assert "mutual feedback" in log
+    kinds = {record.kind for record in list_records(open_store(str(tmp_path / "store")))}
+    assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}
+
+    info, log = run_job(
+        client, f"{python} jobs/distill.py --config run.yaml --set training.rank=0", working_dir
+    )
+    assert info.driver_exit_code == 2
+    assert "training.rank" in log

@@ -1,0 +1,92 @@
+"""The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder and over S3."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small import small_config_text
+
+from lorid.artifacts.records import fetch, list_records
+from lorid.artifacts.store import open_store
+from lorid.config import parse_config
+from lorid.distributed.cluster import connected
+from lorid.distributed.pipeline import run_pipeline
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Policy
+from lorid.method.roles import Role
+from lorid.method.scoring import parse_attempts_line, replay
+
+pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    with connected():
+        yield
+
+
+def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(ray_cluster, tmp_path):
+    config = parse_config(small_config_text(store=tmp_path / "store"))
+    lines: list[str] = []
+    records = run_pipeline(config, announce=lines.append)
+    store = open_store(config.store)
+
+    knowledge = records["knowledge"].details
+    assert knowledge["num_kept"] + knowledge["num_rejected"] == 48
+    assert knowledge["num_kept"] > 40
+
+    kinds = [record.kind for record in list_records(store)]
+    assert sorted(kinds) == sorted(
+        ["data", "knowledge", *["adapter"] * 3, "triple", "evaluation", "report"]
+    )
+
+    evaluation = fetch(store, records["evaluate"], into=tmp_path / "evaluation")
+    rows = (evaluation / "attempts.jsonl").read_text().splitlines()
+    attempts = [parse_attempts_line(row) for row in rows]
+    assert len(attempts) == 6
+    assert len((evaluation / "base.jsonl").read_text().splitlines()) == 6
+    with AnswerChecker() as checker:
+        scores = replay(attempts, policy=Policy(rule="paper", max_rounds=3), checker=checker)
+    assert [score.num_rounds for score in scores] == [
+        len(json.loads(row)["intuitive"]) for row in rows
+    ]
+
+    html = fetch(store, records["report"], into=tmp_path / "report") / "report.html"
+    assert "small" in html.read_text()
+
+    again: list[str] = []
+    repeated = run_pipeline(config, announce=again.append)
+    assert repeated == {name: records[name] for name in repeated}
+
+
+def test_only_a_missing_role_is_trained_again(ray_cluster, tmp_path):
+    config = parse_config(small_config_text(store=tmp_path / "store", name="again"))
+    run_pipeline(config, stages=("prepare", "knowledge", "train"), announce=lambda _: None)
+    store = open_store(config.store)
+    adapters = {record.name: record for record in list_records(store, kind="adapter")}
+    lost = adapters[f"again-{Role.KNOWLEDGE_GENERATOR}"]
+    (tmp_path / "store" / lost.address / "record.json").unlink()
+
+    lines: list[str] = []
+    run_pipeline(config, stages=("train",), announce=lines.append)
+    trained = [line for line in lines if "already trained" in line]
+    assert len(trained) == 2
+    found = {record.name: record for record in list_records(store, kind="adapter")}
+    weights = {
+        name: [entry.sha256 for entry in record.files if entry.path.endswith(".safetensors")]
+        for name, record in found.items()
+    }
+    # Same seed, same data, same settings: training again gives the same weights.
+    assert weights[lost.name] == [
+        entry.sha256 for entry in lost.files if entry.path.endswith(".safetensors")
+    ]
+
+
+@pytest.mark.s3
+def test_the_whole_pipeline_with_its_store_in_a_bucket(ray_cluster, s3_bucket, tmp_path: Path):
+    config = parse_config(small_config_text(store=f"s3://{s3_bucket}/lorid", name="bucket"))
+    records = run_pipeline(config, announce=lambda _: None)
+    store = open_store(config.store)
+    for record in records.values():
+        fetch(store, record, into=tmp_path / record.kind)
+    assert (tmp_path / "report" / "report.html").stat().st_size > 1000

@@ -1,0 +1,183 @@
+"""The training step is right: its loss, its independence of batching, its resume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from lorid.config import EngineConfig, ModelConfig, RunConfig, TeacherConfig, TrainingConfig
+from lorid.demo.generator import generate
+from lorid.errors import AdapterMismatch, TrainingError
+from lorid.method.roles import Role
+from lorid.training.adapters import load_base, load_tokenizer, new_adapter
+from lorid.training.batches import encode_examples, num_steps, step_indices
+from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
+from lorid.training.pretrain import new_student, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(seed=1)
+    new_student(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def config_of(base: Path, **training) -> RunConfig:
+    model = ModelConfig(path=str(base), dtype="float32")
+    settings = {
+        "rank": 8, "alpha": 16, "dropout": 0.0, "learning_rate": 1e-2, "num_epochs": 1,
+        "sequences_per_step": 8, "micro_batch_sequences": 8, "num_gpus": 0,
+    }  # fmt: skip
+    return RunConfig(
+        name="t",
+        student=model,
+        teacher=TeacherConfig(model=model, engine=EngineConfig(num_gpus=0)),
+        training=TrainingConfig(**{**settings, **training}),
+    )
+
+
+def session_of(config: RunConfig, role: Role = Role.INTUITIVE_REASONER) -> TrainingSession:
+    tokenizer = load_tokenizer(config.student)
+    examples, _ = encode_examples(
+        generate(split="train", count=32, seed=1),
+        tokenizer=tokenizer,
+        family="tokenizer",
+        role=role,
+        max_tokens=512,
+    )
+    return TrainingSession(
+        config, role=role, examples=examples, tokenizer=tokenizer, device=torch.device("cpu")
+    )
+
+
+def weights_of(session: TrainingSession) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in session.weights]
+
+
+def test_loss_is_the_mean_over_supervised_tokens_of_the_plain_model(base):
+    session = session_of(config_of(base))
+    chosen = session._step_examples()
+    total, count = 0.0, 0
+    for example in chosen:
+        ids = torch.tensor([example.input_ids])
+        with torch.no_grad():
+            log_probs = session.model(input_ids=ids).logits[0].log_softmax(-1)
+        for position, label in enumerate(example.labels):
+            if label != -100:
+                total -= log_probs[position - 1, label].item()
+                count += 1
+    assert session.train_step().loss == pytest.approx(total / count, abs=1e-5)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_step_does_not_depend_on_the_micro_batch(base, role):
+    whole, parts = (
+        session_of(config_of(base, micro_batch_sequences=size), role) for size in (8, 2)
+    )
+    assert whole.train_step().loss == pytest.approx(parts.train_step().loss, abs=1e-5)
+    for one, other in zip(weights_of(whole), weights_of(parts), strict=True):
+        assert torch.allclose(one, other, atol=2e-4)
+
+
+def test_only_the_adapter_learns(base):
+    session = session_of(config_of(base))
+    frozen = {
+        name: weight.clone()
+        for name, weight in session.model.named_parameters()
+        if not weight.requires_grad
+    }
+    before = weights_of(session)
+    first = session.train_step().loss
+    for _ in range(3):
+        last = session.train_step().loss
+    assert last < first
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights_of(session), strict=True))
+    for name, weight in session.model.named_parameters():
+        if name in frozen:
+            assert torch.equal(weight, frozen[name])
+
+
+def test_a_resumed_session_ends_bit_for_bit_like_an_uninterrupted_one(base, tmp_path):
+    config = config_of(base, dropout=0.1)
+    uninterrupted = session_of(config)
+    for _ in range(4):
+        uninterrupted.train_step()
+    first = session_of(config)
+    for _ in range(2):
+        first.train_step()
+    first.save(tmp_path)
+    torch.manual_seed(999)
+    resumed = session_of(config)
+    resumed.restore(tmp_path)
+    for _ in range(2):
+        resumed.train_step()
+    for one, other in zip(weights_of(uninterrupted), weights_of(resumed), strict=True):
+        assert torch.equal(one, other)
+    assert [m.step for m in resumed.metrics] == [1, 2, 3, 4]
+    assert [m.loss for m in resumed.metrics] == [m.loss for m in uninterrupted.metrics]
+
+
+def test_the_saved_adapter_gives_the_same_logits_in_peft(base, tmp_path):
+    session = session_of(config_of(base))
+    session.train_step()
+    session.save(tmp_path)
+    assert load_file(tmp_path / ADAPTER_FOLDER / "adapter_model.safetensors")
+    loaded = PeftModel.from_pretrained(
+        load_base(session.config.student), str(tmp_path / ADAPTER_FOLDER)
+    )
+    ids = torch.tensor([session.examples[0].input_ids])
+    with torch.no_grad():
+        assert torch.allclose(
+            loaded(input_ids=ids).logits, session.model(input_ids=ids).logits, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"target_modules": ("q_proj", "nope")}, "no linear layer 'nope'"),
+        ({"rank": 500}, "exceeds the width"),
+    ],
+)
+def test_an_adapter_that_cannot_fit_is_refused(base, training, words):
+    config = config_of(base, **training)
+    with pytest.raises(AdapterMismatch, match=words):
+        new_adapter(load_base(config.student), config.training, seed=1)
+
+
+def test_too_long_examples_are_dropped_and_counted(base):
+    tokenizer = load_tokenizer(config_of(base).student)
+    problems = generate(split="train", count=20, seed=1)
+
+    def encode(max_tokens: int):
+        return encode_examples(
+            problems,
+            tokenizer=tokenizer,
+            family="tokenizer",
+            role=Role.INTUITIVE_REASONER,
+            max_tokens=max_tokens,
+        )
+
+    examples, num_dropped = encode(110)
+    assert 0 < num_dropped < 20
+    assert len(examples) + num_dropped == 20
+    with pytest.raises(TrainingError, match="max_sequence_tokens"):
+        encode(16)
+
+
+def test_every_epoch_takes_each_example_once():
+    steps = num_steps(num_examples=10, num_epochs=2, sequences_per_step=4)
+    taken = [
+        index
+        for step in range(steps)
+        for index in step_indices(step, num_examples=10, sequences_per_step=4, seed=3)
+    ]
+    assert steps == 5
+    assert sorted(taken[:10]) == list(range(10))
+    assert sorted(taken[10:]) == list(range(10))
+    assert taken[:10] != taken[10:]
