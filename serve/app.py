@@ -13,7 +13,7 @@ from lorid.errors import ConfigError
 
 
 def build(args: dict[str, str]) -> Application:
-    """The deployment graph; other arguments change the run's config, as in serving.num_replicas=2."""
+    """The deployment graph; other arguments change the run's config: serving.num_replicas=2."""
     changes = dict(args)
     run = changes.pop("run", None)
     if run is None:

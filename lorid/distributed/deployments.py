@@ -13,6 +13,8 @@ of three a round. `build_app` is also what tests run, with a scripted engine in 
 """
 
 import asyncio
+import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,7 +26,7 @@ from ray.serve import Application
 
 from lorid.api import SolveRequest
 from lorid.artifacts.records import Record, fetch, list_records, load_record
-from lorid.artifacts.store import open_store
+from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import RunConfig, parse_config
 from lorid.distributed.ingress import Ingress
 from lorid.engines.base import GenerationRequest, TextEngine
@@ -129,8 +131,20 @@ def build_app(
     config: RunConfig, *, triple_address: str = "", factory: EngineFactory | None = None
 ) -> Application:
     """The graph of a run's triple; `factory` makes the engine (tests inject a scripted one)."""
-    serving, engine = config.serving, config.engine
     make = factory or TripleEngine(store=config.store, address=triple_address)
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0.1},
+        graceful_shutdown_timeout_s=5,
+    )
+    return ingress.bind(student_app(config, factory=make), config.serving.max_concurrent_questions)
+
+
+def student_app(config: RunConfig, *, factory: EngineFactory) -> Application:
+    """The graph without its ingress: one call a question."""
+    serving, engine = config.serving, config.engine
     student = serve.deployment(
         StudentEngine,
         name="StudentEngine",
@@ -144,15 +158,8 @@ def build_app(
         health_check_period_s=10,
         health_check_timeout_s=60,
         graceful_shutdown_timeout_s=5,
-    ).bind(config.model_dump_json(), make)
-    ingress = serve.deployment(
-        Ingress,
-        name="Ingress",
-        max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": 0.1},
-        graceful_shutdown_timeout_s=5,
     )
-    return ingress.bind(student, serving.max_concurrent_questions)
+    return student.bind(config.model_dump_json(), factory)
 
 
 class TripleEngine:
@@ -165,8 +172,8 @@ class TripleEngine:
         from lorid.engines.vllm import VllmEngine
 
         store = open_store(self.store)
-        folder = Path(tempfile.gettempdir()) / "lorid-triples" / self.address.replace("/", "-")
-        fetch_once(load_record(store, self.address), folder=folder, store_uri=self.store)
+        cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
+        folder = fetch_once(store, load_record(store, self.address), cache=cache)
         return VllmEngine(
             student=config.student,
             adapters={role: folder / ADAPTERS_FOLDER / role for role in Role},
@@ -176,17 +183,43 @@ class TripleEngine:
         )
 
 
-def fetch_once(record: Record, *, folder: Path, store_uri: str) -> None:
-    """Fetch an artifact to a node-local folder, whole or not at all; replicas may race."""
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
-    fetch(open_store(store_uri), record, into=fresh)
-    shutil.rmtree(folder, ignore_errors=True)
+def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Path:
+    """The node-local copy of an artifact, whole and verified; replicas of a node may race.
+
+    An existing copy is kept if it still equals the record: another replica may be reading it.
+
+    Raises:
+        ConfigError: the cache belongs to another user, who could change what is loaded.
+    """
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
+        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
+    folder = cache / record.address.replace("/", "-")
+    if is_intact(record, folder):
+        return folder
+    fresh = Path(tempfile.mkdtemp(dir=cache))
     try:
+        fetch(store, record, into=fresh)
+        shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except OSError:
-        # Another replica of this node was first; its copy passed the same checks.
+        # Another replica was first; its copy passed the same checks, or this fails.
+        if not is_intact(record, folder):
+            raise
+    finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def is_intact(record: Record, folder: Path) -> bool:
+    """Whether a folder holds each file of a record, unchanged."""
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    paths = [(folder / entry.path, entry.sha256) for entry in record.files]
+    return all(path.is_file() and digest(path) == sha256 for path, sha256 in paths)
 
 
 def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Application:

@@ -5,7 +5,6 @@ and shows nothing of the inside. One bad item of a batch is an error on that ite
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -15,11 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from starlette.exceptions import HTTPException
 
 from lorid.api import (
-    AttemptBody,
     ChatRequest,
     ErrorBody,
     ErrorDetail,
@@ -27,14 +24,13 @@ from lorid.api import (
     GradeRequest,
     GradeResponse,
     GradeResult,
-    RoundBody,
     SolveRequest,
     SolveResponse,
     Transcript,
     Usage,
     summarize_results,
 )
-from lorid.errors import LoridError
+from lorid.distributed.bodies import completion_body, explained, readable, rounds_body
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Sampled
@@ -74,9 +70,11 @@ async def refused(request: Request, error: HTTPException) -> JSONResponse:
 
 @web.exception_handler(Exception)
 async def failed(request: Request, error: Exception) -> JSONResponse:
-    """Anything else: lorid's own errors are safe to show, others are not."""
-    message = str(error) if isinstance(error, LoridError) else "the endpoint failed; see its log"
-    return error_response(500, message, kind="internal_error")
+    """Anything else: lorid's own errors are safe to show, others are not.
+
+    An error of the engine's replica is of lorid's class here, but its text is Ray's traceback.
+    """
+    return error_response(500, readable(error), kind="internal_error")
 
 
 @web.middleware("http")
@@ -112,7 +110,7 @@ class Ingress:
             outcome=transcript.outcome.value,
             confidence=transcript.confidence,
             num_rounds=len(transcript.rounds),
-            rounds=_rounds(transcript),
+            rounds=rounds_body(transcript),
             usage=Usage(
                 num_generations=transcript.num_generations,
                 prompt_tokens=transcript.num_prompt_tokens,
@@ -146,7 +144,7 @@ class Ingress:
         if not questions:
             return error_response(422, "messages: none of the user", kind="invalid_request")
         sampled = await self._answer(questions[-1], body)
-        return _completion(body.model, sampled)
+        return completion_body(body.model, sampled)
 
     @web.get("/v1/models")
     async def models(self) -> dict[str, Any]:
@@ -165,7 +163,7 @@ class Ingress:
         try:
             idle = await self.student.idle_adapters.remote()
         except Exception as error:
-            return error_response(503, _readable(error), kind="not_ready")
+            return error_response(503, readable(error), kind="not_ready")
         if idle:
             message = f"these adapters answer like the base: {', '.join(idle)}"
             return error_response(503, message, kind="not_ready")
@@ -183,7 +181,7 @@ class Ingress:
             SolveRequest(question=question, seed=body.seed)
         )
         return Sampled(
-            text=_explained(transcript),
+            text=explained(transcript),
             num_tokens=transcript.num_tokens,
             num_prompt_tokens=transcript.num_prompt_tokens,
         )
@@ -202,11 +200,9 @@ class Ingress:
             return GradeResult(id=item.id, reason="bad item", error=problem)
         try:
             return await self._judge(item, body)
-        except (LoridError, RayServeException) as error:
-            return GradeResult(id=item.id, reason="not solved", error=_readable(error))
         except Exception as error:
             # Errors of the replica arrive wrapped; only lorid's own text is shown.
-            return GradeResult(id=item.id, reason="not solved", error=_readable(error))
+            return GradeResult(id=item.id, reason="not solved", error=readable(error))
 
     async def _judge(self, item: GradeItem, body: GradeRequest) -> GradeResult:
         if item.reference is not None and item.submission is not None:
@@ -233,7 +229,7 @@ class Ingress:
             num_rounds=len(transcript.rounds),
             reason="",
             transcript=Transcript(
-                rounds=_rounds(transcript),
+                rounds=rounds_body(transcript),
                 attempts=transcript.attempts_row(problem_id=item.id, gold=item.reference),
             )
             if body.include_transcripts
@@ -257,57 +253,3 @@ class Ingress:
                 "reason": f"answer and {against}: {verdict.reason}",
             }
         return solved.model_copy(update=update)
-
-
-def _rounds(transcript: feedback.Transcript) -> list[RoundBody]:
-    def body(attempt: feedback.Attempt | None) -> AttemptBody | None:
-        if attempt is None:
-            return None
-        return AttemptBody(rationale=attempt.rationale, answer=attempt.answer)
-
-    return [
-        RoundBody(
-            intuitive=body(one.intuitive),
-            knowledge=one.knowledge,
-            deep=body(one.deep),
-            agreed=one.agreed,
-        )
-        for one in transcript.rounds
-    ]
-
-
-def _explained(transcript: feedback.Transcript) -> str:
-    if transcript.answer is None:
-        return "No answer."
-    for one in reversed(transcript.rounds):
-        for attempt in (one.deep, one.intuitive):
-            if attempt is not None and attempt.answer == transcript.answer:
-                return f"{attempt.rationale}\n\nThe answer is {transcript.answer}."
-    return f"The answer is {transcript.answer}."
-
-
-def _completion(model: str, sampled: Sampled) -> dict[str, Any]:
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": sampled.text},
-        "finish_reason": "length" if sampled.truncated else "stop",
-    }
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": {
-            "prompt_tokens": sampled.num_prompt_tokens,
-            "completion_tokens": sampled.num_tokens,
-            "total_tokens": sampled.num_prompt_tokens + sampled.num_tokens,
-        },
-    }
-
-
-def _readable(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, LoridError):
-        return str(cause)
-    return f"the engine failed ({type(cause).__name__})"

@@ -8,7 +8,8 @@
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -23,8 +24,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
-
-from lorid.training.loop import StepMetrics
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -104,9 +103,9 @@ class StepBoard:
     def __init__(self) -> None:
         self.newest: dict[str, dict[str, float | int | str]] = {}
 
-    def post(self, metrics: StepMetrics) -> None:
+    def post(self, role: str, metrics: Mapping[str, float | int | str]) -> None:
         """Replace a role's newest metrics."""
-        self.newest[metrics.role] = asdict(metrics)
+        self.newest[role] = dict(metrics)
 
     def read(self) -> dict[str, dict[str, float | int | str]]:
         """The newest metrics by role."""

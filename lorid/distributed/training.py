@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def _train_to_the_end(
         metrics = session.train_step()
         is_last = session.step == session.num_steps
         if is_last or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
-            board.post.remote(metrics)
+            board.post.remote(metrics.role, asdict(metrics))
             posted = time.monotonic()
         if is_last or session.step % every == 0:
             _report(session, num_dropped=num_dropped)

@@ -94,12 +94,16 @@ class VllmEngine:
         )
         # The same prompt for all: then a text that equals the base's means an idle adapter.
         roles: tuple[Role | None, ...] = (None, *self.requests)
-        greedy = SamplingConfig(temperature=0, max_new_tokens=PROBE_TOKENS)
-        completions = await asyncio.gather(
-            *(self._sample(prompt, role=role, seed=0, sampling=greedy) for role in roles)
+        greedy = self.sampling.model_copy(
+            update={"temperature": 0.0, "max_new_tokens": PROBE_TOKENS}
         )
+        outputs = await asyncio.gather(
+            *(self._output(prompt, role=role, seed=0, sampling=greedy) for role in roles)
+        )
+        # A lightly trained adapter may write the base's words: its likelihood still differs.
+        texts = [f"{output.text.strip()} [{output.cumulative_logprob:.6f}]" for output in outputs]
         names = ("base", *self.requests)
-        return {str(name): done.text for name, done in zip(names, completions, strict=True)}
+        return {str(name): text for name, text in zip(names, texts, strict=True)}
 
     async def check(self) -> None:
         """Raise EngineError when the engine has died."""
@@ -176,6 +180,8 @@ class VllmEngine:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         else:
             arguments["distributed_executor_backend"] = "uni"
+            # Compiling costs the teacher 15 s of start-up and gains nothing at this size.
+            arguments["enforce_eager"] = True
             # A seeded request whose prompt is split over two steps ends the engine on the CPU
             # ("CPU Generator does not use offset", vLLM 0.32): prompts are read whole.
             arguments["enable_chunked_prefill"] = False
@@ -206,17 +212,22 @@ class VllmEngine:
             self.requests[role] = request
 
     async def _sample(
-        self,
-        prompt: list[int],
-        *,
-        role: Role | None,
-        seed: int | None,
-        sampling: SamplingConfig | None = None,
+        self, prompt: list[int], *, role: Role | None, seed: int | None
     ) -> Completion:
+        output = await self._output(prompt, role=role, seed=seed, sampling=self.sampling)
+        return Completion(
+            text=output.text.strip(),
+            finish_reason=cast("FinishReason", output.finish_reason or "abort"),
+            num_prompt_tokens=len(prompt),
+            num_tokens=len(output.token_ids),
+        )
+
+    async def _output(
+        self, prompt: list[int], *, role: Role | None, seed: int | None, sampling: SamplingConfig
+    ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        chosen = sampling or self.sampling
         room = self.config.max_model_len - len(prompt)
         if room < 1:
             raise EngineError(
@@ -226,29 +237,24 @@ class VllmEngine:
         if role is not None and role not in self.requests:
             raise AdapterMismatch(f"no adapter of {role} is loaded")
         params = SamplingParams(
-            temperature=chosen.temperature,
-            top_p=chosen.top_p,
-            top_k=chosen.top_k,
-            max_tokens=min(chosen.max_new_tokens, room),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=min(sampling.max_new_tokens, room),
             seed=seed,
             stop_token_ids=self.stop_ids,
+            logprobs=0 if sampling.temperature == 0 else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         adapter = None if role is None else self.requests[role]
         final: Any = None
         try:
             # Leaving this loop early, by cancellation too, aborts the request in the engine.
-            async for final in self.engine.generate(
+            async for output in self.engine.generate(
                 {"prompt_token_ids": prompt}, params, uuid.uuid4().hex, lora_request=adapter
             ):
-                pass
+                final = output
         except Exception as error:
             cause = " ".join(str(error).split())[:200]
             raise EngineError(f"generation failed: {type(error).__name__}: {cause}") from error
-        output = final.outputs[0]
-        return Completion(
-            text=output.text.strip(),
-            finish_reason=cast("FinishReason", output.finish_reason or "abort"),
-            num_prompt_tokens=len(prompt),
-            num_tokens=len(output.token_ids),
-        )
+        return final.outputs[0]

@@ -1,0 +1,45 @@
+"""What the scripted engine says in these tests."""
+
+import uuid
+from typing import ClassVar
+
+from lorid.config import RunConfig
+from lorid.engines.scripted import ScriptedEngine
+from lorid.method.roles import Role
+from lorid.presets import demo
+
+
+def texts(*answers: str | None) -> list[str]:
+    """What a reasoner would write for each answer; None writes no answer."""
+    return ["I do not know" if one is None else f"So it is.\n--> {one} END" for one in answers]
+
+
+def script(*, intuitive: list[str], deep: list[str], base: list[str] | None = None):
+    """A script of all roles."""
+    return {
+        Role.INTUITIVE_REASONER: intuitive,
+        Role.KNOWLEDGE_GENERATOR: ["To find a total, add."],
+        Role.DEEP_REASONER: deep,
+        None: base or texts("0"),
+    }
+
+
+def small_config() -> RunConfig:
+    """The demo's config with three rounds at most."""
+    config = demo()
+    return config.model_copy(
+        update={"feedback": config.feedback.model_copy(update={"max_rounds": 3})}
+    )
+
+
+class Prepared:
+    """A factory that survives Serve's copy of a deployment's arguments and still gives `engine`."""
+
+    engines: ClassVar[dict[str, ScriptedEngine]] = {}
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.key = uuid.uuid4().hex
+        self.engines[self.key] = engine
+
+    def __call__(self, _: RunConfig) -> ScriptedEngine:
+        return self.engines[self.key]

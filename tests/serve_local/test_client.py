@@ -1,0 +1,73 @@
+"""The Python client against a server that answers what a test says."""
+
+import json
+import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from lorid.client import Client
+from lorid.errors import ServeError
+
+
+@pytest.fixture
+def server():
+    """A local HTTP server; `server.reply` is (status, body), `server.seen` what it was sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.server.seen.append((self.path, self.headers["Authorization"], body))
+            status, reply = self.server.reply
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.seen, http.reply = [], (200, b"{}")
+        http.url = f"http://127.0.0.1:{http.server_port}"
+        thread = Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+def test_only_what_was_chosen_is_sent_with_the_token(server):
+    server.reply = (200, b'{"answer": "5"}')
+    with Client(server.url + "/", "key") as client:
+        assert client.solve("2 + 3 = ?", max_rounds=2)["answer"] == "5"
+        client.grade([{"id": "1", "question": "2 + 3 = ?", "reference": "5"}], seed=0)
+    (path, token, body), (_, _, graded) = server.seen
+    assert (path, token) == ("/v1/solve", "Bearer key")
+    assert body == {"question": "2 + 3 = ?", "max_rounds": 2}
+    assert graded["seed"] == 0
+    assert graded["items"][0]["reference"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("reply", "named"),
+    [
+        ((422, b'{"error": {"message": "question: too long"}}'), "422: question: too long"),
+        ((502, b"<html>bad gateway</html>"), "bad gateway"),
+        ((500, b'["odd"]'), "500"),
+    ],
+)
+def test_a_refusal_says_why(server, reply, named):
+    server.reply = reply
+    with Client(server.url) as client, pytest.raises(ServeError, match=named):
+        client.solve("2 + 3 = ?")
+
+
+def test_a_closed_port_says_how_to_start_the_endpoint():
+    # Bound, so that nobody else takes it, but not listening.
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(ServeError, match="serve run"):
+            client.solve("2 + 3 = ?")

@@ -1,0 +1,272 @@
+"""What the endpoint answers, with a scripted engine behind the real graph."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+from scripting import Prepared, script, small_config, texts
+
+from lorid.api import SolveRequest
+from lorid.distributed.deployments import app_of_run, build_app
+from lorid.engines.scripted import ScriptedEngine
+from lorid.errors import ArtifactIncomplete, ConfigError, EngineError
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Outcome, Policy
+from lorid.method.roles import Role
+from lorid.method.scoring import parse_attempts_line, replay
+from serve.app import build
+
+QUESTION = "Tom has 3 apples and finds 4 more. How many are there?"
+CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
+
+
+def solve(client, **body):
+    response = client.post("/v1/solve", json={"question": QUESTION, **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def grade(client, *items, **body):
+    response = client.post("/v1/grade", json={"items": list(items), **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def item(name="a", **fields):
+    return {"id": name, "question": QUESTION, **fields}
+
+
+def error_of(response, *, status):
+    assert response.status_code == status, response.text
+    detail = response.json()["error"]
+    assert detail.keys() == {"type", "message", "request_id"}
+    return detail["message"]
+
+
+def test_the_whole_graph_answers_through_its_handle():
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    handle = serve.run(
+        build_app(small_config(), factory=Prepared(engine)), _local_testing_mode=True
+    )
+    assert handle.solve.remote(SolveRequest(question=QUESTION)).result().answer == "7"
+
+
+def test_agreement_in_the_first_round_stops_there(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7", "8"), deep=texts("7.0", "9")))
+    answer = solve(endpoint(engine))
+    assert (answer["answer"], answer["outcome"], answer["num_rounds"]) == ("7", "agreed", 1)
+    (only,) = answer["rounds"]
+    assert only["agreed"]
+    assert only["knowledge"] == "To find a total, add."
+    assert only["deep"]["answer"] == "7.0"
+    assert answer["usage"]["num_generations"] == len(engine.history) == 3
+    deep = next(one for one in engine.history if one.role is Role.DEEP_REASONER)
+    assert deep.knowledge == "To find a total, add."
+
+
+def test_agreement_across_rounds_stops_in_the_second(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7", "5"), deep=texts("8", "7")))
+    answer = solve(endpoint(engine))
+    assert (answer["answer"], answer["num_rounds"]) == ("7", 2)
+    assert [one["agreed"] for one in answer["rounds"]] == [False, True]
+    assert answer["confidence"] == pytest.approx(2 / 4)
+
+
+def test_without_agreement_the_plurality_answers(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("1", "1", "2"), deep=texts("3", "4", "5")))
+    answer = solve(endpoint(engine))
+    assert (answer["answer"], answer["outcome"], answer["num_rounds"]) == ("1", "exhausted", 3)
+
+
+def test_without_any_answer_there_is_none(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts(None), deep=texts(None)))
+    answer = solve(endpoint(engine), max_rounds=2)
+    assert (answer["answer"], answer["outcome"], answer["num_rounds"]) == (None, "no_answer", 2)
+    assert answer["confidence"] is None
+
+
+def test_a_request_chooses_rule_and_seed(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("8")))
+    client = endpoint(engine)
+    answer = solve(client, rule="intuitive-only", seed=5)
+    assert (answer["answer"], answer["rounds"][0]["deep"]) == ("7", None)
+    solve(client, rule="intuitive-only", seed=5)
+    solve(client, rule="intuitive-only", seed=6)
+    first, again, other = (request.seed for request in engine.history)
+    assert first == again != other
+
+
+def test_grading_with_and_without_reference_and_submission(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    answer = grade(
+        endpoint(engine),
+        item("solved", reference="7"),
+        item("wrong", reference="8"),
+        item("compared", reference="1/2", submission="0.5"),
+        item("checked", submission="7"),
+    )
+    verdicts = {result["id"]: result["verdict"] for result in answer["results"]}
+    assert verdicts == {
+        "solved": "correct",
+        "wrong": "incorrect",
+        "compared": "correct",
+        "checked": "correct",
+    }
+    summary = answer["summary"]
+    assert (summary["num_correct"], summary["num_incorrect"], summary["accuracy"]) == (3, 1, 0.75)
+
+
+def test_comparing_two_answers_asks_no_model(endpoint):
+    engine = ScriptedEngine({})
+    answer = grade(endpoint(engine), item(reference="7", submission="8"))
+    assert answer["results"][0]["verdict"] == "incorrect"
+    assert engine.history == []
+
+
+def test_a_submission_without_agreement_is_undecided(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("1"), deep=texts("2")))
+    answer = grade(endpoint(engine), item(submission="1"))
+    assert answer["results"][0]["verdict"] == "undecided"
+    assert answer["summary"]["num_undecided"] == 1
+
+
+def test_bad_items_are_errors_of_their_own(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    answer = grade(
+        endpoint(engine),
+        item("good", reference="7"),
+        item("empty"),
+        {"id": "no question", "reference": "7"},
+        {"id": 3, "question": QUESTION, "reference": "7"},
+    )
+    good, *bad = answer["results"]
+    assert good["verdict"] == "correct"
+    assert good["error"] is None
+    assert [one["verdict"] for one in bad] == [None, None, None]
+    assert "reference" in bad[0]["error"]
+    assert "question" in bad[1]["error"]
+    assert bad[2]["id"] == "item 4"
+    assert answer["summary"]["num_errors"] == 3
+    assert answer["summary"]["accuracy"] == 1.0
+
+
+def test_an_engine_that_fails_on_one_question_fails_that_item(endpoint):
+    def write(request):
+        if "apples" not in request.question:
+            raise EngineError("the prompt is too long")
+        return "--> 7 END"
+
+    client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
+    other = {"id": "b", "question": "What is it?", "reference": "7"}
+    good, bad = grade(client, item(reference="7"), other)["results"]
+    assert good["verdict"] == "correct"
+    assert bad["error"] == "the prompt is too long"
+    response = client.post("/v1/solve", json={"question": "What is it?"})
+    assert error_of(response, status=500) == "the prompt is too long"
+
+
+def test_what_failed_inside_stays_inside(endpoint):
+    def write(request):
+        raise RuntimeError("secret path /root/key")
+
+    client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
+    response = client.post("/v1/solve", json={"question": QUESTION})
+    assert "secret" not in error_of(response, status=500)
+    assert "secret" not in json.dumps(grade(client, item(reference="7")))
+
+
+def test_transcripts_can_be_replayed(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7", "5"), deep=texts("8", "7")))
+    answer = grade(endpoint(engine), item(reference="7"), include_transcripts=True)
+    transcript = answer["results"][0]["transcript"]
+    assert len(transcript["rounds"]) == 2
+    attempts = parse_attempts_line(json.dumps(transcript["attempts"]))
+    with AnswerChecker() as checker:
+        (score,) = replay([attempts], policy=Policy(), checker=checker)
+    assert (score.answer, score.num_rounds, score.correct) == ("7", 2, True)
+    assert score.outcome is Outcome.AGREED
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "named"),
+    [
+        ("/v1/solve", {}, "question"),
+        ("/v1/solve", {"question": ""}, "question"),
+        ("/v1/solve", {"question": "x" * 20_001}, "question"),
+        ("/v1/solve", {"question": QUESTION, "max_rounds": 0}, "max_rounds"),
+        ("/v1/solve", {"question": QUESTION, "rule": "majority"}, "majority"),
+        ("/v1/solve", {"question": QUESTION, "adapter": "/etc"}, "adapter"),
+        ("/v1/grade", {"items": []}, "items"),
+        ("/v1/grade", {"items": [{}] * 1001}, "items"),
+        ("/v1/chat/completions", {"messages": []}, "messages"),
+    ],
+)
+def test_a_bad_body_is_refused_with_the_field_named(endpoint, route, body, named):
+    client = endpoint(ScriptedEngine({}))
+    assert named in error_of(client.post(route, json=body), status=422)
+
+
+def test_a_body_that_is_not_json_or_too_large_is_refused(endpoint):
+    client = endpoint(ScriptedEngine({}))
+    headers = {"content-type": "application/json"}
+    error_of(client.post("/v1/solve", content="{", headers=headers), status=422)
+    large = headers | {"content-length": str(2**40)}
+    error_of(client.post("/v1/solve", content="{}", headers=large), status=413)
+    error_of(client.get("/v2"), status=404)
+
+
+def test_ready_only_when_every_adapter_answers_unlike_the_base(endpoint):
+    ready = endpoint(ScriptedEngine({}))
+    assert ready.get("/healthz").status_code == 200
+    assert ready.get("/readyz").status_code == 200
+    idle = endpoint(ScriptedEngine({}, idle_adapters=True))
+    assert idle.get("/healthz").status_code == 200
+    assert "deep_reasoner" in error_of(idle.get("/readyz"), status=503)
+
+
+def test_chat_completions_answer_by_model(endpoint):
+    engine = ScriptedEngine(
+        script(intuitive=texts("7"), deep=texts("8", "7"), base=["I am the base"])
+    )
+    client = endpoint(engine)
+    listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert set(listed) == {"lorid", "lorid:base", *(f"lorid:{role}" for role in Role)}
+
+    def ask(model, **body):
+        messages = [{"role": "system", "content": "Hi"}, {"role": "user", "content": QUESTION}]
+        body = {"model": model, "messages": messages, **body}
+        return client.post("/v1/chat/completions", json=body)
+
+    def content(model):
+        return ask(model).json()["choices"][0]["message"]["content"]
+
+    assert content("lorid").endswith("The answer is 7.")
+    assert content("lorid:base") == "I am the base"
+    assert content("lorid:knowledge_generator") == "To find a total, add."
+    content("lorid:deep_reasoner")
+    assert engine.history[-1].knowledge == "To find a total, add."
+    assert "lorid:poet" in error_of(ask("lorid:poet"), status=404)
+    assert "stream" in error_of(ask("lorid", stream=True), status=400)
+
+
+def test_serve_deploy_config_is_valid_and_names_the_builder():
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
+    (application,) = schema.applications
+    assert application.import_path == f"{build.__module__}:{build.__name__}"
+    assert "#" in application.args["run"]
+
+
+@pytest.mark.parametrize("run", ["demo", "#demo", "store#"])
+def test_a_malformed_run_address_is_a_clear_error(run):
+    with pytest.raises(ConfigError, match="STORE#NAME"):
+        build({"run": run})
+
+
+def test_a_run_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(ArtifactIncomplete, match="no triple named 'demo'"):
+        app_of_run(f"{tmp_path}#demo")
+    with pytest.raises(ConfigError, match="run is missing"):
+        build({})
