@@ -32,7 +32,7 @@ class HowToSolve(Body):
     """What a request may choose; None takes the run's setting."""
 
     max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None
-    rule: str | None = Field(None, description=f"one of {', '.join(SERVED_RULES)}")
+    rule: Annotated[str, Field(description=f"one of {', '.join(SERVED_RULES)}")] | None = None
     seed: Seed | None = None
 
     @field_validator("rule")

@@ -1,6 +1,6 @@
 """The command line: `lorid ...`.
 
-Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 1 anything else, 130 interrupted.
+Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 130 interrupted, 1 the rest.
 Ray, torch and vLLM are imported inside the commands that need them, so `--help` is instant.
 """
 

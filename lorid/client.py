@@ -103,7 +103,7 @@ class Client:
         while time.monotonic() < deadline:
             try:
                 response = self._http.get("/readyz")
-                if response.status_code == httpx.codes.OK:
+                if response.is_success:
                     return
                 reason = _message_of(response)
             except httpx.HTTPError as error:

@@ -11,7 +11,7 @@ from the environment here; credentials never belong in a config.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -74,24 +74,24 @@ class ModelConfig(Section):
 class SamplingConfig(Section):
     """How text is drawn. The defaults are the published ones."""
 
-    temperature: float = Field(1.5, ge=0, le=5)
-    top_p: float = Field(0.9, gt=0, le=1)
-    top_k: int = Field(50, ge=1)
-    max_new_tokens: int = Field(1024, ge=1)
+    temperature: Annotated[float, Field(ge=0, le=5)] = 1.5
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_k: Annotated[int, Field(ge=1)] = 50
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
 
 
 class EngineConfig(Section):
     """One vLLM engine: its limits, and what it asks of the cluster."""
 
-    max_model_len: int = Field(2048, ge=16)
-    max_num_seqs: int = Field(256, ge=1)
+    max_model_len: Annotated[int, Field(ge=16)] = 2048
+    max_num_seqs: Annotated[int, Field(ge=1)] = 256
     max_num_batched_tokens: int | None = None
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    cpu_kv_cache_gib: int = Field(1, ge=1)
-    num_cpus: float = Field(1, ge=0)
-    num_gpus: float = Field(1, ge=0)
-    num_threads: int = Field(1, ge=1)
-    tensor_parallel_size: int = Field(1, ge=1)
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 1
+    num_threads: Annotated[int, Field(ge=1)] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
 
 
 class TeacherConfig(Section):
@@ -103,31 +103,31 @@ class TeacherConfig(Section):
     )
     template: str | None = None
     engine: EngineConfig = EngineConfig()
-    num_engines: int = Field(1, ge=1)
-    batch_rows: int = Field(64, ge=1)
+    num_engines: Annotated[int, Field(ge=1)] = 1
+    batch_rows: Annotated[int, Field(ge=1)] = 64
 
 
 class TrainingConfig(Section):
     """LoRA training of the three roles; the defaults are the published settings."""
 
-    rank: int = Field(512, ge=1)
-    alpha: float = Field(1024, gt=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
-    sequences_per_step: int = Field(16, ge=1)
-    micro_batch_sequences: int = Field(4, ge=1)
-    learning_rate: float = Field(5e-5, gt=0)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    num_epochs: float = Field(5, gt=0)
+    rank: Annotated[int, Field(ge=1)] = 512
+    alpha: Annotated[float, Field(gt=0)] = 1024
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
+    sequences_per_step: Annotated[int, Field(ge=1)] = 16
+    micro_batch_sequences: Annotated[int, Field(ge=1)] = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    num_epochs: Annotated[float, Field(gt=0)] = 5
     num_epochs_by_role: dict[Role, float] = {}
-    max_grad_norm: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_sequence_tokens: int = Field(2048, ge=16)
-    checkpoint_every_steps: int = Field(200, ge=1)
-    max_failures: int = Field(2, ge=0)
-    num_cpus: float = Field(1, ge=0)
-    num_gpus: float = Field(1, ge=0)
-    num_threads: int = Field(1, ge=1)
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 1
+    num_threads: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -144,7 +144,7 @@ class FeedbackConfig(Section):
     """Mutual feedback: the rule, its bound, and what to answer without agreement."""
 
     rule: Rule = "paper"
-    max_rounds: int = Field(20, ge=1, le=100)
+    max_rounds: Annotated[int, Field(ge=1, le=100)] = 20
     on_exhaustion: Literal["plurality", "abstain"] = "plurality"
 
     @field_validator("rule")
@@ -161,17 +161,17 @@ class ServingConfig(Section):
     """The endpoint."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    num_replicas: int = Field(1, ge=1)
-    max_concurrent_questions: int = Field(64, ge=1)
-    request_timeout_s: float = Field(600, gt=0)
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    num_replicas: Annotated[int, Field(ge=1)] = 1
+    max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600
 
 
 class EvaluationConfig(Section):
     """Grading of the test split through the endpoint."""
 
-    items_per_request: int = Field(32, ge=1, le=1000)
-    requests_in_flight: int = Field(2, ge=1)
+    items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
+    requests_in_flight: Annotated[int, Field(ge=1)] = 2
     grade_base: bool = True
 
 
@@ -180,7 +180,7 @@ class RunConfig(Section):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     store: str = "lorid-store"
-    seed: int = Field(1, ge=0, lt=2**31)
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     data: DataConfig = DataConfig()
     student: ModelConfig
     teacher: TeacherConfig
@@ -221,11 +221,14 @@ def parse_config(
     from lorid.presets import preset_named
 
     try:
-        data = yaml.safe_load(text) or {}
+        loaded: object = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not valid YAML or JSON: {_first_line(error)}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}: expected a mapping of sections, found {type(data).__name__}")
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{source}: expected a mapping of sections, found {type(loaded).__name__}"
+        )
+    data = cast("dict[str, Any]", loaded)
     name = data.pop("preset", preset)
     merged: dict[str, Any] = {}
     if name is not None:
@@ -254,7 +257,7 @@ def _read_text(source: str | Path) -> str:
 def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
+            _merge(target[key], cast("Mapping[str, Any]", value))
         else:
             target[key] = value
 

@@ -107,7 +107,7 @@ class S3Store:
             from botocore.config import Config
 
             style = "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"
-            self._client = boto3.session.Session().client(
+            self._client = boto3.Session().client(
                 "s3",
                 config=Config(
                     retries={"mode": "standard", "max_attempts": NUM_TRIES},

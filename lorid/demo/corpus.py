@@ -1,17 +1,24 @@
 """The text that the demo's base model is pre-trained on, and the teacher's examples.
 
-Three kinds of document, drawn for ever from one seed: arithmetic lines, one-step problems in the
-prompts' own format (so that every token of a prompt or a target occurs), and whole problems of the
-training split as plain text, half of them with their rules. No document shows a whole problem in a
-role's prompt, none a held-out family, and none a question of the test split.
+Four kinds of document, drawn for ever from one seed: arithmetic, copied words, one-step problems
+in the prompts' own format (so that every token of a prompt or a target occurs), and whole problems
+of the training split as plain text, half of them with their rules. No document shows a whole
+problem in a role's prompt, none a held-out family, and none a question of the test split.
 """
 
 import json
+import math
 import random
 from collections.abc import Iterator
 
 from lorid.demo.generator import (
+    FRACTION_WORDS,
+    MAX_VALUE,
+    NAMES,
+    NOUNS,
     ONE_STEP_FAMILIES,
+    PERCENTAGES,
+    TIMES_WORDS,
     TRAIN_FAMILIES,
     draw,
     draw_composed,
@@ -22,35 +29,61 @@ from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role, join_knowledge, role_target, solution_target, user_turn
 from lorid.method.templates import TOKENIZER_FAMILY, TokenizerLike, encode_target, encode_turn
 
-KINDS = ("arithmetic", "one_step", "whole")
-KIND_WEIGHTS = (0.15, 0.2, 0.65)
+KINDS = ("arithmetic", "copied", "one_step", "whole")
+KIND_WEIGHTS = (0.3, 0.1, 0.2, 0.5)
 
 
 def arithmetic_line(rng: random.Random) -> str:
-    """A few sums of the size that the problems need, in the rationale's notation."""
-    parts: list[str] = []
-    for _ in range(rng.randint(3, 6)):
-        kind = rng.randrange(5)
-        if kind == 0:
-            a, b = rng.randint(2, 500), rng.randint(2, 150)
-            parts.append(f"{a} + {b} = {a + b}")
-        elif kind == 1:
-            a = rng.randint(10, 600)
-            b = rng.randint(2, a - 1)
-            parts.append(f"{a} - {b} = {a - b}")
-        elif kind == 2:
-            a, b = rng.randint(2, 150), rng.randint(2, 12)
-            parts.append(f"{a} * {b} = {a * b}" if a * b <= 600 else f"{b} * 2 = {b * 2}")
-        elif kind == 3:
-            b = rng.randint(2, 12)
-            q = rng.randint(2, 600 // b)
-            parts.append(f"{q * b} / {b} = {q}")
-        else:
-            p = rng.choice((5, 10, 20, 25, 40, 50))
-            unit = {5: 20, 10: 10, 20: 5, 25: 4, 40: 5, 50: 2}[p]
-            v = unit * rng.randint(1, 600 // unit)
-            parts.append(f"{v} * {p} / 100 = {v * p // 100}")
-    return "\n".join(parts)
+    """A few sums of the size that the problems need, in the rationale's notation.
+
+    A third of them say first what is asked for in the words of the questions ("twice", "a third
+    of", "20% of"), which is how the model learns what those words mean.
+    """
+    return "\n".join(_sum(rng) for _ in range(rng.randint(3, 6)))
+
+
+def _sum(rng: random.Random) -> str:
+    kind = rng.choices(("add", "subtract", "multiply", "divide", "word"), (3, 5, 4, 3, 5))[0]
+    if kind == "add":
+        a, b = rng.randint(2, 140), rng.randint(2, 90)
+        return f"{a} + {b} = {a + b}"
+    if kind == "subtract":
+        a = rng.randint(10, MAX_VALUE)
+        b = rng.randint(2, a - 1)
+        return f"{a} - {b} = {a - b}"
+    b = rng.randint(2, 12)
+    q = rng.randint(2, MAX_VALUE // b)
+    if kind == "multiply":
+        a, b = rng.choice(((q, b), (b, q)))
+        return f"{a} * {b} = {a * b}"
+    if kind == "divide":
+        return f"{q * b} / {b} = {q}"
+    return _worded_sum(rng)
+
+
+def _worded_sum(rng: random.Random) -> str:
+    kind = rng.choice(("times", "fraction", "percent"))
+    if kind == "times":
+        k, word = rng.choice(list(TIMES_WORDS.items()))
+        v = rng.randint(5, MAX_VALUE // k)
+        return f"{word} {v} is {v} * {k} = {v * k}"
+    if kind == "fraction":
+        d, word = rng.choice(list(FRACTION_WORDS.items()))
+        x = rng.randint(2, MAX_VALUE // d)
+        return f"{word} of {x * d} is {x * d} / {d} = {x}"
+    p = rng.choice(PERCENTAGES)
+    unit = 100 // math.gcd(p, 100)
+    v = unit * rng.randint(1, MAX_VALUE // unit)
+    return f"{p}% of {v} is {v} * {p} / 100 = {v * p // 100}"
+
+
+def copied_line(rng: random.Random) -> str:
+    """A short list of names and things, said twice: practice in carrying words along."""
+    said = [
+        f"{rng.choice(NAMES)} has {rng.randint(2, MAX_VALUE)} {rng.choice(NOUNS)}."
+        for _ in range(rng.randint(1, 3))
+    ]
+    return "\n".join((" ".join(said), " ".join(said)))
 
 
 def draw_train(rng: random.Random, families: tuple[tuple[str, ...], ...]) -> EnrichedProblem:
@@ -107,6 +140,8 @@ def base_documents(tokenizer: TokenizerLike, *, seed: int) -> Iterator[list[int]
         kind = rng.choices(KINDS, KIND_WEIGHTS)[0]
         if kind == "arithmetic":
             yield encode_target(tokenizer, family=TOKENIZER_FAMILY, text=arithmetic_line(rng))
+        elif kind == "copied":
+            yield encode_target(tokenizer, family=TOKENIZER_FAMILY, text=copied_line(rng))
         elif kind == "one_step":
             turn, answer = one_step_chat(rng, draw_train(rng, ONE_STEP_FAMILIES))
             prompt, target = chat_ids(tokenizer, turn=turn, answer=answer)

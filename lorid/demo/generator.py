@@ -17,14 +17,53 @@ from dataclasses import dataclass, replace
 
 from lorid.method.problems import EnrichedProblem, Problem, content_id
 
-NAMES = ["Mia", "Tom", "Ana", "Ben", "Zoe", "Leo", "Eva", "Max", "Ida", "Sam", "Lea", "Jon", "Amy", "Kai", "Noa", "Dan", "Ivy", "Ali", "Una", "Raj"]
-NOUNS = (
-    ["pencils", "apples", "stickers", "cookies", "marbles", "books", "eggs", "cards", "shells", "buttons", "stamps", "flowers", "candles", "beads", "oranges", "cups", "toys", "coins"]
-)
+NAMES = [
+    "Mia",
+    "Tom",
+    "Ana",
+    "Ben",
+    "Zoe",
+    "Leo",
+    "Eva",
+    "Max",
+    "Ida",
+    "Sam",
+    "Lea",
+    "Jon",
+    "Amy",
+    "Kai",
+    "Noa",
+    "Dan",
+    "Ivy",
+    "Ali",
+    "Una",
+    "Raj",
+]
+NOUNS = [
+    "pencils",
+    "apples",
+    "stickers",
+    "cookies",
+    "marbles",
+    "books",
+    "eggs",
+    "cards",
+    "shells",
+    "buttons",
+    "stamps",
+    "flowers",
+    "candles",
+    "beads",
+    "oranges",
+    "cups",
+    "toys",
+    "coins",
+]
 CONTAINERS = ["box", "bag", "jar", "tray", "crate", "basket"]
 FRACTION_WORDS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 TIMES_WORDS = {2: "twice", 3: "three times", 4: "four times"}
-MAX_VALUE = 600
+PERCENTAGES = (5, 10, 20, 25, 40, 50)
+MAX_VALUE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +157,14 @@ def _divisor(rng: random.Random, value: int, *, low: int = 2, high: int = 9) -> 
 
 @step
 def start(rng: random.Random, s: State) -> State:
-    a = rng.randint(20, 160)
+    a = rng.randint(20, 120)
     wordings = (f"{s.name} has {a} {s.noun}.", f"There are {a} {s.noun} on {s.name}'s table.")
     return _advance(s, rng, wordings=wordings, lines=(), rules=(), value=a, ask="")
 
 
 @step
 def groups(rng: random.Random, s: State) -> State:
-    n, m = rng.randint(3, 12), rng.randint(4, 18)
+    n, m = rng.randint(3, 9), rng.randint(4, 15)
     wordings = (
         f"{s.name} buys {n} {s.container} sets with {m} {s.noun} in each set.",
         f"There are {m} {s.noun} in each {s.container}, and {s.name} has {n} of them.",
@@ -139,7 +178,7 @@ def groups(rng: random.Random, s: State) -> State:
 
 @step
 def rate(rng: random.Random, s: State) -> State:
-    n, m = rng.randint(3, 9), rng.randint(6, 25)
+    n, m = rng.randint(2, 8), rng.randint(6, 20)
     wordings = (
         f"{s.name} makes {m} {s.noun} every hour and works for {n} hours.",
         f"Working for {n} hours, {s.name} makes {m} {s.noun} an hour.",
@@ -154,7 +193,7 @@ def rate(rng: random.Random, s: State) -> State:
 
 @step
 def parts(rng: random.Random, s: State) -> State:
-    a, b = rng.randint(15, 120), rng.randint(15, 120)
+    a, b = rng.randint(12, 90), rng.randint(12, 90)
     wordings = (
         f"{s.name} has {a} red {s.noun} and {b} blue {s.noun}.",
         f"{s.name} puts {a} old {s.noun} and {b} new {s.noun} together.",
@@ -185,7 +224,7 @@ def _compared(
 
 @step
 def more(rng: random.Random, s: State) -> State:
-    a, d = rng.randint(12, 99), rng.randint(5, 60)
+    a, d = rng.randint(12, 70), rng.randint(5, 50)
     wordings = (
         f"{s.name} has {a} {s.noun}. {s.friend} has {d} more than {s.name}.",
         f"{s.friend} has {d} more {s.noun} than {s.name}, who has {a}.",
@@ -196,7 +235,7 @@ def more(rng: random.Random, s: State) -> State:
 
 @step
 def fewer(rng: random.Random, s: State) -> State:
-    a = rng.randint(30, 120)
+    a = rng.randint(25, 90)
     d = rng.randint(5, a - 10)
     wordings = (
         f"{s.name} has {a} {s.noun}. {s.friend} has {d} fewer than {s.name}.",
@@ -208,7 +247,7 @@ def fewer(rng: random.Random, s: State) -> State:
 
 @step
 def times(rng: random.Random, s: State) -> State:
-    a, k = rng.randint(8, 60), rng.choice((2, 3, 4))
+    a, k = rng.randint(6, 40), rng.choice((2, 3, 4))
     wordings = (
         f"{s.name} has {a} {s.noun}. {s.friend} has {TIMES_WORDS[k]} as many.",
         f"{s.friend} has {TIMES_WORDS[k]} as many {s.noun} as {s.name}, who has {a}.",
@@ -240,7 +279,7 @@ def give(rng: random.Random, s: State) -> State:
 
 @step
 def find(rng: random.Random, s: State) -> State:
-    v, k = _require(s, unit="things"), rng.randint(6, 95)
+    v, k = _require(s, unit="things"), rng.randint(6, 70)
     wordings = (
         f"{s.name} finds {k} more {s.noun}.",
         f"Then {s.friend} brings {k} more {s.noun}.",
@@ -271,7 +310,7 @@ def fraction(rng: random.Random, s: State) -> State:
 
 @step
 def percent(rng: random.Random, s: State) -> State:
-    v, p = _require(s, unit="things"), rng.choice((5, 10, 20, 25, 40, 50))
+    v, p = _require(s, unit="things"), rng.choice(PERCENTAGES)
     if v * p % 100 or v < 20:
         raise NotDrawn
     x = v * p // 100
@@ -417,7 +456,7 @@ def split(rng: random.Random, s: State) -> State:
 
 @step
 def save(rng: random.Random, s: State) -> State:
-    v, p = _require(s, unit="dollars"), rng.choice((5, 10, 20, 25, 40, 50))
+    v, p = _require(s, unit="dollars"), rng.choice(PERCENTAGES)
     if v * p % 100:
         raise NotDrawn
     wordings = (

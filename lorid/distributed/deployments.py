@@ -132,7 +132,7 @@ def build_app(
 ) -> Application:
     """The graph of a run's triple; `factory` makes the engine (tests inject a scripted one)."""
     make = factory or TripleEngine(store=config.store, address=triple_address)
-    ingress = serve.deployment(
+    ingress: Any = serve.deployment(
         Ingress,
         name="Ingress",
         max_ongoing_requests=1000,
@@ -145,7 +145,7 @@ def build_app(
 def student_app(config: RunConfig, *, factory: EngineFactory) -> Application:
     """The graph without its ingress: one call a question."""
     serving, engine = config.serving, config.engine
-    student = serve.deployment(
+    student: Any = serve.deployment(
         StudentEngine,
         name="StudentEngine",
         num_replicas=serving.num_replicas,

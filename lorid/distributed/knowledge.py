@@ -1,6 +1,6 @@
 """The knowledge stage: Ray Data runs the teacher over the training problems.
 
-    problems --> [ Ray Data: pool of TeacherEngine actors, one vLLM engine each ] --> kept | set aside
+    problems --> [ Ray Data: TeacherEngine actors, one vLLM engine each ] --> kept | set aside
 
 Each block is one batch of requests that the engine interleaves as it likes. Text that cannot be
 used is asked for once more with another seed, then set aside with its reason; it never fails the

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lorid.artifacts.records import Record, fetch, publish
+from lorid.artifacts.records import Kind, Record, fetch, publish
 from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import ModelConfig, RunConfig, dump_config
@@ -27,7 +27,7 @@ from lorid.errors import ArtifactIncomplete, DataError
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 Announce = Callable[[str], None]
 
 
@@ -265,7 +265,7 @@ _STAGES: dict[str, Callable[[Run], dict[str, Record]]] = {
     "report": report,
 }
 
-# What each artifact depends on ---------------------------------------------------------------------
+# What each artifact depends on --------------------------------------------------------------------
 
 
 def data_inputs(config: RunConfig) -> dict[str, Any]:
@@ -344,7 +344,7 @@ def _adapter(run: Run, role: Role) -> Record | None:
     )
 
 
-def _required(run: Run, *, kind: str, inputs: Mapping[str, Any], stage: str) -> Record:
+def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) -> Record:
     from lorid.artifacts.records import find
 
     record = find(run.store, kind=kind, name=run.config.name, inputs=dict(inputs))

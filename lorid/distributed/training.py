@@ -19,11 +19,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, ScalingConfig
+from ray.actor import ActorProxy
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    ScalingConfig,
+    get_checkpoint,
+    report,
+)
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
@@ -35,6 +43,7 @@ from lorid.distributed.progress import Progress, StepBoard
 from lorid.errors import LoridError, TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
+from lorid.method.templates import TokenizerLike
 from lorid.training.adapters import load_tokenizer
 from lorid.training.batches import encode_examples
 from lorid.training.loop import ADAPTER_FOLDER, METRICS_FILE, TrainingSession
@@ -92,7 +101,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
 
 
 def _train_role(
-    config: RunConfig, job: RoleJob, *, knowledge_address: str, board: ray.actor.ActorHandle
+    config: RunConfig, job: RoleJob, *, knowledge_address: str, board: "ActorProxy[StepBoard]"
 ) -> None:
     training = config.training
     resources = {"CPU": training.num_cpus}
@@ -144,7 +153,7 @@ def _train_in_worker(settings: dict[str, Any]) -> None:
         problems = read_enriched(Path(folder) / KNOWLEDGE_FILE)
     examples, num_dropped = encode_examples(
         problems,
-        tokenizer=tokenizer,
+        tokenizer=cast("TokenizerLike", tokenizer),
         family=config.student.family,
         role=role,
         max_tokens=config.training.max_sequence_tokens,
@@ -152,16 +161,14 @@ def _train_in_worker(settings: dict[str, Any]) -> None:
     session = TrainingSession(
         config, role=role, examples=examples, tokenizer=tokenizer, device=device
     )
-    checkpoint = ray.train.get_checkpoint()
+    checkpoint = get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as saved:
             session.restore(Path(saved))
     _train_to_the_end(session, board=board, num_dropped=num_dropped)
 
 
-def _train_to_the_end(
-    session: TrainingSession, *, board: ray.actor.ActorHandle, num_dropped: int
-) -> None:
+def _train_to_the_end(session: TrainingSession, *, board: "ActorProxy[StepBoard]", num_dropped: int) -> None:
     every = session.config.training.checkpoint_every_steps
     posted = 0.0
     if session.step == session.num_steps:
@@ -186,7 +193,7 @@ def _report(session: TrainingSession, *, num_dropped: int) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         session.save(Path(folder))
-        ray.train.report(summary, checkpoint=Checkpoint.from_directory(folder))
+        report(summary, checkpoint=Checkpoint.from_directory(folder))
 
 
 def read_enriched(path: Path) -> list[EnrichedProblem]:
@@ -195,8 +202,9 @@ def read_enriched(path: Path) -> list[EnrichedProblem]:
     return [EnrichedProblem.from_row(json.loads(line)) for line in lines]
 
 
-def _show(progress: Progress, board: ray.actor.ActorHandle) -> None:
-    for role, newest in ray.get(board.read.remote()).items():
+def _show(progress: Progress, board: "ActorProxy[StepBoard]") -> None:
+    boards = cast("dict[str, dict[str, float]]", ray.get(board.read.remote()))
+    for role, newest in boards.items():
         note = f"loss {newest['loss']:.3f}  {newest['tokens_per_s']:,.0f} tok/s"
         progress.update(role, done=int(newest["step"]), total=int(newest["num_steps"]), note=note)
 

@@ -8,6 +8,7 @@ counts only with a marker that is certainly complete. Every search is linear in 
 """
 
 import re
+from collections import deque
 
 MAX_ANSWER_CHARS = 1000
 NUMBER = re.compile(
@@ -69,9 +70,8 @@ def _boxed(text: str) -> str | None:
 
 
 def _phrase(text: str) -> str | None:
-    found = None
-    for found in _PHRASE_WITH_CUE.finditer(text):
-        pass
+    newest = deque(_PHRASE_WITH_CUE.finditer(text), maxlen=1)
+    found = newest[0] if newest else None
     for line in _LINE_A.finditer(text):
         if found is None or line.start() > found.start():
             found = line
@@ -85,10 +85,8 @@ def _phrase(text: str) -> str | None:
 
 
 def _last_number(text: str) -> str | None:
-    found = None
-    for found in NUMBER.finditer(text):
-        pass
-    return found.group() if found else None
+    numbers = deque(NUMBER.finditer(text), maxlen=1)
+    return numbers[0].group() if numbers else None
 
 
 def _clean(answer: str) -> str:

@@ -7,6 +7,7 @@ every step covered) and the JSON shape follow the paper. A template file may rep
 import json
 import re
 from dataclasses import dataclass
+from typing import cast
 
 from lorid.errors import ConfigError
 from lorid.method.problems import Problem
@@ -59,9 +60,11 @@ def parse_knowledge(text: str, *, problem: Problem | None = None) -> ParsedKnowl
     if payload is None:
         return ParsedKnowledge(rejected_because="no JSON object in the answer")
     output = payload.get("output")
-    if not isinstance(output, list) or not all(isinstance(rule, str) for rule in output):
+    listed = cast("list[object]", output) if isinstance(output, list) else [None]
+    texts = [rule for rule in listed if isinstance(rule, str)]
+    if len(texts) < len(listed):
         return ParsedKnowledge(rejected_because="'output' is not a list of strings")
-    rules = tuple(dict.fromkeys(" ".join(rule.split()) for rule in output if rule.strip()))
+    rules = tuple(dict.fromkeys(" ".join(rule.split()) for rule in texts if rule.strip()))
     reason = _gate(rules, problem)
     return ParsedKnowledge(rejected_because=reason) if reason else ParsedKnowledge(rules=rules)
 
@@ -74,7 +77,7 @@ def _first_object(text: str) -> dict[str, object] | None:
         except (json.JSONDecodeError, RecursionError):
             continue
         if isinstance(value, dict):
-            return value
+            return cast("dict[str, object]", value)
     return None
 
 

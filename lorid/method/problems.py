@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from lorid.errors import DataError
 from lorid.method.answers import extract_answer
@@ -77,9 +78,8 @@ class EnrichedProblem:
         rules = row["knowledge"]
         if not isinstance(rules, Iterable) or isinstance(rules, str):
             raise DataError(f"problem {row.get('problem_id')}: knowledge is not a list of strings")
-        return cls(
-            problem=Problem.from_row(text_fields), knowledge=tuple(str(rule) for rule in rules)
-        )
+        knowledge = tuple(str(rule) for rule in cast("Iterable[object]", rules))
+        return cls(problem=Problem.from_row(text_fields), knowledge=knowledge)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def problems_from_rows(
         try:
             if not isinstance(row, Mapping):
                 raise DataError(f"not a JSON object: {row}")
-            problem = problem_from_row(row)
+            problem = problem_from_row(cast("Mapping[str, object]", row))
         except DataError as error:
             rejected.append(RejectedRow(row_number=number, source=source, reason=str(error)))
             continue

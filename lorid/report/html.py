@@ -97,7 +97,7 @@ def _curves(curves: Mapping[Role, Sequence[LossPoint]]) -> list[Curve]:
 def _polyline(curve: Sequence[LossPoint], *, top: float) -> str:
     stride = max(1, len(curve) // MAX_POINTS)
     last = max(1, curve[-1].step)
-    points = []
+    points: list[str] = []
     for start in range(0, len(curve), stride):
         chunk = curve[start : start + stride]
         loss = sum(point.loss for point in chunk) / len(chunk)

@@ -8,6 +8,11 @@ from lorid.method.feedback import Outcome, Policy, attempt_from
 from lorid.method.scoring import ProblemAttempts, ProblemScore, replay
 
 MAX_STORIES_OF_A_KIND = 3
+AGREED_LATER = "First they disagree, then they agree"
+AGREED_WRONG = "They agree, and are wrong"
+NEVER_AGREED = "They never agree"
+AGREED_AT_ONCE = "They agree at once"
+KINDS = (AGREED_LATER, AGREED_WRONG, NEVER_AGREED, AGREED_AT_ONCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +44,20 @@ def choose_stories(
     """A few of each kind: disagreement then agreement, agreed but wrong, never agreed, at once."""
     pairs = list(zip(attempts, replay(attempts, policy=policy, checker=checker), strict=True))
 
-    def is_agreed(score: ProblemScore) -> bool:
-        return score.outcome is Outcome.AGREED
-
-    kinds = (
-        ("First they disagree, then they agree", lambda s: is_agreed(s) and s.num_rounds > 1 and s.correct),
-        ("They agree, and are wrong", lambda s: is_agreed(s) and s.correct is False),
-        ("They never agree", lambda s: not is_agreed(s)),
-        ("They agree at once", lambda s: is_agreed(s) and s.num_rounds == 1 and s.correct),
-    )  # fmt: skip
     stories: list[Story] = []
-    for title, belongs in kinds:
+    for title in KINDS:
         # Short ones first: they read best.
-        chosen = sorted((p for p in pairs if belongs(p[1])), key=lambda p: p[1].num_rounds)
+        chosen = sorted((p for p in pairs if _kind(p[1]) == title), key=lambda p: p[1].num_rounds)
         stories += [_story(title, *pair) for pair in chosen[:MAX_STORIES_OF_A_KIND]]
     return stories
+
+
+def _kind(score: ProblemScore) -> str:
+    if score.outcome is not Outcome.AGREED:
+        return NEVER_AGREED
+    if score.correct is False:
+        return AGREED_WRONG
+    return AGREED_LATER if score.num_rounds > 1 else AGREED_AT_ONCE
 
 
 def _story(title: str, item: ProblemAttempts, score: ProblemScore) -> Story:

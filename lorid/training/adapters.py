@@ -5,10 +5,16 @@ them without lorid.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lorid.config import ModelConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError
@@ -29,7 +35,7 @@ def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
         raise ConfigError(_cannot_load("tokenizer", student, error)) from error
 
 
-def load_base(student: ModelConfig) -> torch.nn.Module:
+def load_base(student: ModelConfig) -> PreTrainedModel:
     """The base's weights, from safetensors, in the configured precision.
 
     Raises:
@@ -47,7 +53,7 @@ def load_base(student: ModelConfig) -> torch.nn.Module:
         raise ConfigError(_cannot_load("model", student, error)) from error
 
 
-def new_adapter(base: torch.nn.Module, training: TrainingConfig, *, seed: int) -> PeftModel:
+def new_adapter(base: PreTrainedModel, training: TrainingConfig, *, seed: int) -> PeftModel:
     """The base with an untrained adapter; only the adapter's weights require gradients.
 
     Raises:
@@ -69,12 +75,14 @@ def new_adapter(base: torch.nn.Module, training: TrainingConfig, *, seed: int) -
                 f"training.rank: {training.rank} exceeds the width {min(widths)} of {target!r}; "
                 f"lower it to {min(widths)} or less"
             )
+    alpha = training.alpha
     torch.manual_seed(seed)
     return get_peft_model(
         base,
         LoraConfig(
             r=training.rank,
-            lora_alpha=int(training.alpha) if training.alpha.is_integer() else training.alpha,
+            # PEFT scales by alpha / rank and reads fractions too, whatever its annotation says.
+            lora_alpha=cast("int", int(alpha) if alpha.is_integer() else alpha),
             lora_dropout=training.dropout,
             target_modules=list(training.target_modules),
             bias="none",
@@ -85,7 +93,7 @@ def new_adapter(base: torch.nn.Module, training: TrainingConfig, *, seed: int) -
 
 def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelConfig) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json` (with the base's name)."""
-    config = model.peft_config["default"]
+    config = cast("LoraConfig", model.peft_config["default"])
     config.base_model_name_or_path = student.path
     config.revision = student.revision
     config.inference_mode = True

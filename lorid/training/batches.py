@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from lorid.errors import TrainingError
 from lorid.method.problems import EnrichedProblem
@@ -57,6 +58,14 @@ def encode_examples(
             "raise training.max_sequence_tokens"
         )
     return examples, len(problems) - len(examples)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id to pad with; any id will do, for padding is masked and not supervised."""
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(token_id, int):
+            return token_id
+    return 0
 
 
 def num_steps(*, num_examples: int, num_epochs: float, sequences_per_step: int) -> int:

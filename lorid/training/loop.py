@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -25,7 +26,14 @@ from lorid.errors import TrainingError
 from lorid.method.roles import Role
 from lorid.method.templates import IGNORED_LABEL
 from lorid.training.adapters import load_base, new_adapter, save_adapter
-from lorid.training.batches import Batch, Example, collate, num_steps, step_indices
+from lorid.training.batches import (
+    Batch,
+    Example,
+    collate,
+    num_steps,
+    padding_id,
+    step_indices,
+)
 
 STATE_FILE = "state.pt"
 METRICS_FILE = "metrics.jsonl"
@@ -61,7 +69,7 @@ class TrainingSession:
     ) -> None:
         training = config.training
         self.config, self.role, self.examples, self.device = config, role, examples, device
-        self.pad_id = int(tokenizer.pad_token_id or tokenizer.eos_token_id or 0)
+        self.pad_id = padding_id(tokenizer)
         self.model = new_adapter(load_base(config.student), training, seed=config.seed).to(device)
         self.model.train()
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
@@ -97,7 +105,7 @@ class TrainingSession:
             part.backward()
             loss += part.item()
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.weights, training.max_grad_norm))
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
             raise TrainingError(
                 f"{self.role}: loss {loss} and gradient norm {grad_norm} at step {self.step + 1}; "
@@ -142,7 +150,7 @@ class TrainingSession:
         torch.save(state, folder / STATE_FILE)
 
     def restore(self, folder: Path) -> None:
-        """Go on exactly where `save` left off; the file is lorid's own and loaded without pickle."""
+        """Go on exactly where `save` left off; the file is lorid's own, read without pickle."""
         state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for weight, saved in zip(self.weights, state["weights"], strict=True):
@@ -168,7 +176,7 @@ class TrainingSession:
 
     def _summed_loss(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the supervised tokens, in float32."""
-        causal_lm = self.model.get_base_model()
+        causal_lm: Any = self.model.get_base_model()
         hidden = causal_lm.model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
         ).last_hidden_state[:, :-1]

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,10 +30,12 @@ from lorid.demo.corpus import (
     teacher_chat,
     tokenizer_texts,
 )
+from lorid.method.templates import TokenizerLike
+from lorid.training.batches import padding_id
 
 VOCAB_SIZE = 1024
 CONTEXT_TOKENS = 256
-BATCH_ROWS = 16
+BATCH_ROWS = 8
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -49,8 +52,9 @@ pipeline_tag: text-generation
 | | |
 |---|---|
 | made by | `{command}` |
-| architecture | Qwen2, {num_layers} layers, width {width}, tied embeddings, {num_parameters:,} parameters |
-| tokenizer | byte-level BPE, {vocab_size} tokens, single digits |
+| architecture | Qwen2, {num_layers} layers of width {width}, tied embeddings |
+| parameters | {num_parameters:,} |
+| tokens | byte-level BPE, at most {vocab_size}, single digits |
 | seed | {seed} |
 | data | `lorid.demo.corpus`, training split only; {num_tokens:,} tokens seen |
 | steps, final loss | {num_steps}, {loss:.4f} (mean of the last 50 steps, nats a token) |
@@ -101,8 +105,8 @@ def new_student(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         tie_word_embeddings=True,
         attention_dropout=0.0,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
+        pad_token_id=padding_id(tokenizer),
     )
     return Qwen2ForCausalLM(config)
 
@@ -135,15 +139,17 @@ def fit(
     model.train()
     for step, batch in zip(range(1, num_steps + 1), batches, strict=False):
         inputs, targets = batch[:, :-1], batch[:, 1:]
-        logits = model(input_ids=inputs, use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+        # bfloat16 products halve the time on processors that know them; the weights stay float32.
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=inputs, use_cache=False).logits
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
-        if step % 50 == 0:
+        if step % 100 == 0:
             rate = step * inputs.numel() / (time.monotonic() - started)
             recent = sum(losses[-50:]) / 50
             print(f"step {step}/{num_steps}  loss {recent:.4f}  {rate:,.0f} tokens/s", flush=True)
@@ -155,7 +161,7 @@ def teacher_documents(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Itera
     rng = random.Random(f"teacher-{seed}")
     while True:
         turn, answer = teacher_chat(draw_whole(rng))
-        prompt, target = chat_ids(tokenizer, turn=turn, answer=answer)
+        prompt, target = chat_ids(cast("TokenizerLike", tokenizer), turn=turn, answer=answer)
         yield prompt + target
 
 
@@ -167,8 +173,8 @@ def save(
     card: dict[str, object],
 ) -> None:
     """Write float16 safetensors, tokenizer and model card."""
-    model.to(torch.float16).save_pretrained(out)
-    model.to(torch.float32)
+    model.half().save_pretrained(out)
+    model.float()
     tokenizer.save_pretrained(out)
     config = model.config
     (out / "README.md").write_text(
@@ -185,11 +191,11 @@ def save(
 
 def main() -> None:
     """Make both models and print where they are."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the demo's two models from nothing.")
     parser.add_argument("--out", type=Path, default=Path("lorid/demo/models"))
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--num-steps", type=int, default=2000)
-    parser.add_argument("--teacher-steps", type=int, default=240)
+    parser.add_argument("--num-steps", type=int, default=8000)
+    parser.add_argument("--teacher-steps", type=int, default=500)
     parser.add_argument("--num-threads", type=int, default=2)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -198,8 +204,13 @@ def main() -> None:
     model = new_student(tokenizer)
     tokens_a_step = BATCH_ROWS * CONTEXT_TOKENS
     plans = (
-        ("base", base_documents(tokenizer, seed=args.seed), args.num_steps, 2e-3),
-        ("teacher", teacher_documents(tokenizer, seed=args.seed), args.teacher_steps, 1e-3),
+        (
+            "base",
+            base_documents(cast("TokenizerLike", tokenizer), seed=args.seed),
+            args.num_steps,
+            1.5e-3,
+        ),
+        ("teacher", teacher_documents(tokenizer, seed=args.seed), args.teacher_steps, 7e-4),
     )
     what = {
         "base": "Student base: knows the demo's arithmetic, one-step problems and plain solutions.",

@@ -1,4 +1,4 @@
-"""Mutual feedback: the rule, the transcript, and the same decisions in every driver and in replay."""
+"""Mutual feedback: the rule, the transcript, the same decisions in every driver and replay."""
 
 import asyncio
 import json
@@ -84,7 +84,9 @@ def test_empty_answers_never_agree():
     assert transcript.confidence is None
 
 
-@pytest.mark.parametrize(("rule", "answer", "drawn"), [("intuitive-only", "1", 1), ("deep-only", "2", 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "answer", "drawn"), [("intuitive-only", "1", 1), ("deep-only", "2", 2)]
+)
 def test_one_side_alone_asks_only_what_it_needs(rule, answer, drawn):
     transcript = solve(["1"], ["2"], rule=rule)
     assert (transcript.answer, transcript.num_generations) == (answer, drawn)

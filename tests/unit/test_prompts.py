@@ -100,9 +100,12 @@ def test_the_deep_reasoner_and_the_knowledge_generator_have_their_own_texts(toke
         "knowledge, and output the final answer.\nQuestion: Q?\n\nKnowledge: k1\nk2\n\nRationale: "
         "\n\nAssistant:",
     )  # fmt: skip
-    assert encode_prompt(
-        tokenizer, family="deepseek", role=Role.DEEP_REASONER, question="Q?", knowledge="k1\nk2"
-    ) == body
+    assert (
+        encode_prompt(
+            tokenizer, family="deepseek", role=Role.DEEP_REASONER, question="Q?", knowledge="k1\nk2"
+        )
+        == body
+    )
     knowledge_ids, labels = encode_example(
         tokenizer, family="deepseek", role=Role.KNOWLEDGE_GENERATOR, problem=PROBLEM
     )
