@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-import ray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -96,9 +95,8 @@ class Progress:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-@ray.remote(num_cpus=0)
 class StepBoard:
-    """Holds the newest metrics of each role."""
+    """Holds the newest metrics of each role; an actor of its own, started by the driver."""
 
     def __init__(self) -> None:
         self.newest: dict[str, dict[str, float | int | str]] = {}

@@ -23,7 +23,6 @@ from typing import Any, cast
 
 import ray
 import torch
-from ray.actor import ActorProxy
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -50,6 +49,7 @@ from lorid.training.loop import ADAPTER_FOLDER, METRICS_FILE, TrainingSession
 
 SECONDS_BETWEEN_POSTS = 0.5
 KNOWLEDGE_FILE = "knowledge.jsonl"
+Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(jobs)
     )
     gate = threading.Semaphore(slots)
-    board = StepBoard.remote()
+    board = ray.remote(num_cpus=0)(StepBoard).remote()
     failures: dict[Role, Exception] = {}
 
     def run(job: RoleJob) -> None:
@@ -100,9 +100,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         )
 
 
-def _train_role(
-    config: RunConfig, job: RoleJob, *, knowledge_address: str, board: "ActorProxy[StepBoard]"
-) -> None:
+def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, board: Board) -> None:
     training = config.training
     resources = {"CPU": training.num_cpus}
     if training.num_gpus:
@@ -168,7 +166,7 @@ def _train_in_worker(settings: dict[str, Any]) -> None:
     _train_to_the_end(session, board=board, num_dropped=num_dropped)
 
 
-def _train_to_the_end(session: TrainingSession, *, board: "ActorProxy[StepBoard]", num_dropped: int) -> None:
+def _train_to_the_end(session: TrainingSession, *, board: Board, num_dropped: int) -> None:
     every = session.config.training.checkpoint_every_steps
     posted = 0.0
     if session.step == session.num_steps:
@@ -202,7 +200,7 @@ def read_enriched(path: Path) -> list[EnrichedProblem]:
     return [EnrichedProblem.from_row(json.loads(line)) for line in lines]
 
 
-def _show(progress: Progress, board: "ActorProxy[StepBoard]") -> None:
+def _show(progress: Progress, board: Board) -> None:
     boards = cast("dict[str, dict[str, float]]", ray.get(board.read.remote()))
     for role, newest in boards.items():
         note = f"loss {newest['loss']:.3f}  {newest['tokens_per_s']:,.0f} tok/s"
