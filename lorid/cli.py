@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -24,7 +23,11 @@ from lorid.errors import DataError, LoridError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 INTERRUPTED = 130
+STOPPED = "interrupted: what is finished is kept, run again to resume"
 GRADE_BATCH = 32
+
+# typer brings a click of its own, and names only its leaves.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="lorid: distil a teacher's knowledge into a student (LoRID), and serve it.",
@@ -299,17 +302,17 @@ def main() -> None:
     """Entry point: errors become one line and an exit code."""
     try:
         sys.exit(app(standalone_mode=False) or 0)
-    except click.exceptions.Abort:
-        _stop("interrupted", INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    except typer.Abort:
+        _stop(STOPPED, INTERRUPTED)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lorid"
+        _stop(f"error: {error.format_message()} (see {command} --help)", 2)
     except LoridError as error:
         if os.environ.get("LORID_DEBUG"):
             traceback.print_exc()
         _stop(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        _stop("interrupted: finished stages are kept, run again to resume", INTERRUPTED)
+        _stop(STOPPED, INTERRUPTED)
 
 
 def _stop(line: str, code: int) -> None:

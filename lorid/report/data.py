@@ -97,8 +97,8 @@ def summarize_methods(data: ReportData, checker: AnswerChecker) -> list[MethodRo
         rows.append(_base_row(data.base_answers, checker, unseen=unseen))
     rules = (
         ("intuitive reasoner alone", "intuitive-only"),
-        ("knowledge -> deep reasoner alone", "deep-only"),
-        ("majority of the same attempts", "majority"),
+        ("knowledge -> deep reasoner", "deep-only"),
+        ("majority of same attempts", "majority"),
         ("mutual feedback", data.rule),
     )
     for method, rule in rules:

@@ -1,5 +1,6 @@
 """The report on a terminal: the table, the rounds, one transcript."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +28,10 @@ def print_summary(data: ReportData, console: Console) -> None:
         console.print(_table(data, checker))
         scores = replay(attempts, policy=policy, checker=checker)
         stories = choose_stories(attempts, policy=policy, checker=checker)
-    console.print(f"The reference draws {REFERENCE_GENERATIONS} generations for every question.\n")
+    console.print(
+        "cover: questions answered, or agreed on; texts: generations per question, where the "
+        f"reference draws {REFERENCE_GENERATIONS}.\n"
+    )
     for role, curve in data.loss_curves.items():
         first, last = loss_summary(curve)
         console.print(f"  loss of the {role}: {first:.3f} -> {last:.3f} in {len(curve)} steps")
@@ -37,17 +41,19 @@ def print_summary(data: ReportData, console: Console) -> None:
 
 
 def _table(data: ReportData, checker: AnswerChecker) -> Table:
-    table = Table(title=f"{data.run_name}: what each part contributed", title_justify="left")
+    # Narrow enough for 80 columns.
+    title = f"{data.run_name}: what each part contributed to {len(data.attempts)} problems"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for name in ("accuracy", "95% interval", "coverage", "rounds", "generations"):
+    for name in ("accuracy", "95% interval", "cover", "rounds", "texts"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summarize_methods(data, checker):
         low, high = row.interval
         table.add_row(
             row.method,
             f"{row.accuracy:.1%}",
-            f"{low:.1%} - {high:.1%}",
-            f"{row.coverage:.1%}",
+            f"{100 * low:.1f} - {100 * high:.1f}%",
+            f"{row.coverage:.0%}",
             f"{row.mean_rounds:.2f}",
             f"{row.mean_generations:.2f}",
             style="bold" if row.method == "mutual feedback" else "",

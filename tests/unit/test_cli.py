@@ -1,0 +1,127 @@
+"""The command line: instant, helpful, and one line with exit code 2 for a user's mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lorid import cli
+
+HEAVY = ("ray", "torch", "vllm", "transformers")
+
+
+@pytest.fixture
+def lorid(monkeypatch, capsys):
+    """Runs a command in this process; returns exit code, output and errors."""
+
+    def run(*arguments: str):
+        codes: list[int] = []
+
+        def leave(code: int) -> None:
+            codes.append(code)
+            raise SystemExit(code)
+
+        monkeypatch.setattr(sys, "argv", ["lorid", *arguments])
+        # Only the process's hard exit is replaced: it would end the test run.
+        monkeypatch.setattr(cli.os, "_exit", leave)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
+    check = f"import sys, lorid.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["demo"], ["config", "show"], ["config", "check"], ["runs", "list"], ["runs", "show"],
+     ["solve"], ["grade"], ["replay"], ["report"]],
+)  # fmt: skip
+def test_every_command_has_help_with_an_example(lorid, command):
+    code, out, _ = lorid(*command, "--help")
+    assert code == 0
+    assert f"Example: lorid {' '.join(command)}" in " ".join(out.split())
+
+
+def test_config_check_names_every_problem_and_exits_2(lorid, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("preset: demo\ntraining: {rank: -1, rnk: 2}\n")
+    code, _, err = lorid("config", "check", str(file))
+    assert code == 2
+    assert "training.rank" in err
+    assert "training.rnk" in err
+    assert "Traceback" not in err
+
+
+def test_config_show_prints_what_config_check_accepts(lorid, tmp_path):
+    code, out, _ = lorid("config", "show", "--preset", "demo", "--set", "training.rank=8")
+    assert code == 0
+    assert "rank: 8" in out
+    (tmp_path / "full.yaml").write_text(out)
+    assert lorid("config", "check", str(tmp_path / "full.yaml"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["config", "check", "missing.yaml"],
+        ["config", "show", "--preset", "huge"],
+        ["runs", "show", "nobody", "--store", "{tmp}"],
+        ["report", "nobody", "--store", "{tmp}"],
+        ["replay", "missing.jsonl"],
+        ["solve", "How many?", "--url", "http://127.0.0.1:9"],
+        ["grade", "missing.jsonl", "-o", "{tmp}/out.jsonl"],
+        ["solve", "How many?", "--max-rounds", "0"],
+        ["unknown"],
+    ],
+)
+def test_a_mistake_is_exit_2_without_a_traceback(lorid, tmp_path, arguments):
+    code, _, err = lorid(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert code == 2
+    assert err.strip()
+    assert "Traceback" not in err
+
+
+def test_replay_prints_the_summary_and_each_problem(lorid, tmp_path):
+    rows = [
+        {"problem_id": "a", "question": "", "gold": "7", "intuitive": ["--> 1 END", "--> 7 END"],
+         "knowledge": ["k", "k"], "deep": ["--> 7 END", "--> 2 END"]},
+        {"problem_id": "b", "question": "", "gold": "7", "intuitive": ["--> 1 END"],
+         "knowledge": ["k"], "deep": [{"text": "--> 1 END", "finish_reason": "stop"}]},
+    ]  # fmt: skip
+    file = tmp_path / "attempts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    each = tmp_path / "each.jsonl"
+    code, out, _ = lorid("replay", str(file), "--json", "--per-problem", str(each))
+    summary = json.loads(out)
+    assert code == 0
+    assert (summary["rule"], summary["accuracy"], summary["coverage"]) == ("paper", 0.5, 1.0)
+    assert (summary["mean_rounds"], summary["mean_generations"]) == (1.5, 4.5)
+    first, second = (json.loads(line) for line in each.read_text().splitlines())
+    assert first == {
+        "problem_id": "a",
+        "answer": "7",
+        "outcome": "agreed",
+        "num_rounds": 2,
+        "correct": True,
+    }
+    assert second["correct"] is False
+    same = json.loads(lorid("replay", str(file), "--json", "--rule", "same-round")[1])
+    assert same["coverage"] == 0.5
+    short = json.loads(lorid("replay", str(file), "--json", "--max-rounds", "1")[1])
+    assert short["mean_rounds"] == 1.0
+
+
+def test_a_bad_line_of_attempts_is_named_by_its_number(lorid, tmp_path):
+    file = tmp_path / "attempts.jsonl"
+    file.write_text('{"problem_id": "a", "intuitive": [], "knowledge": [], "deep": []}\n{"x": 1}\n')
+    code, _, err = lorid("replay", str(file))
+    assert code == 2
+    assert "line 2" in err

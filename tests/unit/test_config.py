@@ -1,0 +1,88 @@
+"""A config is right as a whole, or every problem is named at once."""
+
+import pytest
+import yaml
+
+from lorid.config import dump_config, load_config, parse_config
+from lorid.errors import ConfigError
+from lorid.presets import PRESETS, preset_named
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_complete_and_reads_back_equal(name):
+    config = preset_named(name)
+    assert parse_config(dump_config(config)) == config
+
+
+def test_the_published_settings_are_the_defaults_for_real_models():
+    config = preset_named("gsm8k_mistral")
+    assert (config.sampling.temperature, config.sampling.top_p, config.sampling.top_k) == (
+        1.5,
+        0.9,
+        50,
+    )
+    assert (config.feedback.rule, config.feedback.max_rounds) == ("paper", 20)
+    assert (config.training.rank, config.training.alpha) == (512, 1024)
+
+
+def test_every_problem_is_named_at_once_with_its_field():
+    text = """
+preset: demo
+training: {rank: 0, learning_rate: fast, ranks: 3}
+sampling: {temperature: .nan}
+data: {source: web}
+student: {family: gpt9}
+"""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, source="run.yaml")
+    message = str(caught.value)
+    assert message.startswith("run.yaml: 6 problem(s)")
+    for field in (
+        "training.rank", "training.learning_rate", "training.ranks", "sampling.temperature",
+        "data.source", "student.family",
+    ):  # fmt: skip
+        assert f"  {field}: " in message
+    assert "spelling" in message
+    assert "llama2" in message
+
+
+def test_what_a_file_leaves_out_is_said_with_a_fix():
+    with pytest.raises(ConfigError, match=r"student: required; .*preset: demo"):
+        parse_config("name: mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[1, 2]", "expected a mapping"),
+        ("a: [1", "not valid YAML"),
+        ("preset: huge", "unknown preset 'huge': choose one of demo"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("preset: demo\nname: ../etc", "name"),
+        ("preset: demo\ndata: {source: jsonl}", "'train' and 'test'"),
+        ("preset: demo\nsampling: {max_new_tokens: 512}", "max_model_len"),
+    ],
+)
+def test_a_malformed_config_is_one_clear_error(text, named):
+    with pytest.raises(ConfigError, match=named):
+        parse_config(text)
+
+
+def test_files_and_overrides_change_what_they_name_and_nothing_else(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"preset": "demo", "training": {"rank": 4}}))
+    config = load_config(file, overrides=["training.alpha=8", "store=s3://bucket/x"])
+    base = preset_named("demo")
+    training = base.training.model_copy(update={"rank": 4, "alpha": 8})
+    assert config == base.model_copy(update={"training": training, "store": "s3://bucket/x"})
+
+
+@pytest.mark.parametrize("override", ["rank", "=3", "a..b=1"])
+def test_a_malformed_override_is_explained(override):
+    with pytest.raises(ConfigError, match=r"section\.field=value"):
+        parse_config("", preset="demo", overrides=[override])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")

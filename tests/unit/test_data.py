@@ -1,0 +1,103 @@
+"""Problems from rows of every format, and knowledge from whatever a teacher writes."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorid.errors import ConfigError, DataError
+from lorid.method.knowledge import parse_knowledge, teacher_prompt
+from lorid.method.problems import EnrichedProblem, Problem, problem_from_row, read_problems
+
+GSM8K = {"question": "2 + 3?", "answer": "It is 2 + 3 = <<2+3=5>>5.\n#### 5"}
+MATH = {"problem": "Half of 1?", "solution": r"It is $\boxed{\frac{1}{2}}$.", "level": "Level 1"}
+OWN = {"question": "2 + 3?", "rationale": "It is 5.", "answer": "5"}
+
+
+@pytest.mark.parametrize(
+    ("row", "answer", "rationale", "style"),
+    [
+        (GSM8K, "5", "It is 2 + 3 = 5.", "gsm8k"),
+        (MATH, r"\frac{1}{2}", MATH["solution"], "math"),
+        (OWN, "5", "It is 5.", "gsm8k"),
+    ],
+)
+def test_rows_of_each_format_become_problems(row, answer, rationale, style):
+    problem = problem_from_row(row)
+    assert (problem.answer, problem.rationale, problem.style) == (answer, rationale, style)
+
+
+def test_bad_rows_are_set_aside_with_their_number_and_the_rest_goes_on(tmp_path):
+    lines = [
+        json.dumps(GSM8K),
+        "{not json",
+        json.dumps({"question": "no answer"}),
+        json.dumps([1]),
+        "",
+        json.dumps({"question": "2 + 4?", "answer": "no mark"}),
+        json.dumps(GSM8K),
+        json.dumps(MATH),
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    problems, rejected = read_problems(file)
+    assert [problem.answer for problem in problems] == ["5", r"\frac{1}{2}"]
+    assert [row.row_number for row in rejected] == [2, 3, 4, 6]
+    assert "'rationale'" in rejected[1].reason or "'answer'" in rejected[1].reason
+    assert "####" in rejected[3].reason
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        read_problems(tmp_path / "none.jsonl")
+    binary = tmp_path / "binary.jsonl"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"binary\.jsonl"):
+        read_problems(binary)
+
+
+texts = st.text(max_size=30)
+
+
+@given(texts, texts, texts, st.lists(texts, max_size=4))
+def test_problems_survive_their_rows(question, rationale, answer, rules):
+    problem = Problem(problem_id="p", question=question, rationale=rationale, answer=answer)
+    enriched = EnrichedProblem(problem=problem, knowledge=tuple(rules))
+    assert EnrichedProblem.from_row(json.loads(json.dumps(enriched.to_row()))) == enriched
+
+
+PROBLEM = problem_from_row({**GSM8K, "question": "Tom has 25 apples and 30 pears. How many?"})
+
+
+def test_rules_come_out_of_prose_and_fences_without_repeats():
+    text = 'Here: ```json\n{"output": ["To add,  sum. ", "", "To add, sum.", "Count all."]}\n```'
+    assert parse_knowledge(text).rules == ("To add, sum.", "Count all.")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("I cannot", "no JSON object"),
+        ('{"output": "add"}', "list of strings"),
+        ('{"output": ["add", 3]}', "list of strings"),
+        ('{"output": []}', "no rules"),
+        ('{"output": ["", " "]}', "no rules"),
+        (json.dumps({"output": [f"rule {n}" for n in "abcdefghijklmno"]}), "at most 12"),
+        (json.dumps({"output": ["x" * 500]}), "longer than"),
+        ('{"output": ["Add 25 to the rest."]}', "number of the question: 25"),
+        ('{"output": ["a"', "no JSON object"),
+        ("{" * 100_000, "no JSON object"),
+    ],
+)
+def test_text_that_is_no_knowledge_is_set_aside_with_its_reason(text, reason):
+    parsed = parse_knowledge(text, problem=PROBLEM)
+    assert parsed.rules == ()
+    assert reason in parsed.rejected_because
+
+
+def test_a_teacher_template_may_use_question_and_rationale_only():
+    prompt = teacher_prompt(PROBLEM, template='Q {question} R {rationale} {{"output": []}}')
+    assert prompt == f'Q {PROBLEM.question} R {PROBLEM.rationale} {{"output": []}}'
+    with pytest.raises(ConfigError, match="answer"):
+        teacher_prompt(PROBLEM, template="{answer}")
