@@ -29,6 +29,7 @@ APP_NAME = "lorid"
 BASE_MODEL = "lorid:base"
 READY_TIMEOUT_S = 600.0
 BASE_QUESTIONS_IN_FLIGHT = 32
+NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
 
 
 @contextmanager
@@ -91,7 +92,8 @@ def _grade(
     size = config.evaluation.items_per_request
     chunks = [problems[start : start + size] for start in range(0, len(problems), size)]
     rows: dict[str, dict[str, Any]] = {}
-    num_errors = num_correct = 0
+    reasons: list[str] = []
+    num_correct = 0
     with (
         Progress("evaluate") as progress,
         client_of(config, url) as client,
@@ -102,19 +104,28 @@ def _grade(
         for future in as_completed(futures):
             for result in future.result():
                 if result.get("error"):
-                    num_errors += 1
+                    reasons.append(result["error"])
                 else:
                     num_correct += result["verdict"] == "correct"
                     rows[result["id"]] = result["transcript"]["attempts"]
-            done = len(rows) + num_errors
+            done = len(rows) + len(reasons)
             note = f"accuracy so far {num_correct / max(1, len(rows)):.1%}"
             progress.update("mutual feedback", done=done, total=len(problems), note=note)
-    ordered = []
-    for problem in problems:
-        if problem.problem_id in rows:
-            row = {**rows[problem.problem_id], "problem_id": problem.problem_id}
-            ordered.append({**row, "gold": problem.answer, "family": problem.family})
-    return ordered, num_errors
+    if not rows:
+        raise ServeError(f"none of {len(problems)} problems was graded; the first: {reasons[0]}")
+    # A problem that failed has no attempts: it counts as not answered, and is never left out.
+    ordered = [
+        {
+            "question": problem.question,
+            **NO_ATTEMPTS,
+            **rows.get(problem.problem_id, {}),
+            "problem_id": problem.problem_id,
+            "gold": problem.answer,
+            "family": problem.family,
+        }
+        for problem in problems
+    ]
+    return ordered, len(reasons)
 
 
 def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list[dict[str, Any]]:

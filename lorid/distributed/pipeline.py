@@ -214,6 +214,11 @@ def evaluate(run: Run) -> dict[str, Record]:
         build=build,
         announce=run.announce,
     )
+    if record.details["num_errors"]:
+        run.announce(
+            f"  {record.details['num_errors']} of {record.details['num_problems']} problems failed "
+            "in the endpoint and count as not answered"
+        )
     return {"evaluate": record, "triple": triple}
 
 

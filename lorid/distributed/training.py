@@ -94,10 +94,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
             time.sleep(0.5)
         _show(progress, board)
     if failures:
-        lines = [f"{role}: {_root_cause(error)}" for role, error in failures.items()]
-        raise TrainingError("not trained: " + "; ".join(lines) + "; run again to resume") from (
-            next(iter(failures.values()))
-        )
+        raise _explained(failures) from next(iter(failures.values()))
 
 
 def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, board: Board) -> None:
@@ -207,11 +204,19 @@ def _show(progress: Progress, board: Board) -> None:
         progress.update(role, done=int(newest["step"]), total=int(newest["num_steps"]), note=note)
 
 
-def _root_cause(error: BaseException) -> str:
+def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
+    causes = {role: _root_cause(error) for role, error in failures.items()}
+    lines = [f"{role}: {' '.join(str(cause).split())[:300]}" for role, cause in causes.items()]
+    error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
+    error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())
+    return error
+
+
+def _root_cause(error: BaseException) -> BaseException:
     # Ray wraps the worker's exception several times; the innermost lorid error says what to do.
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
-    innermost = error
+    innermost: BaseException = error
     while queue:
         current = queue.pop(0)
         if current is None or id(current) in seen:
@@ -221,4 +226,4 @@ def _root_cause(error: BaseException) -> str:
             innermost = current
         failures = getattr(current, "worker_failures", {}) or {}
         queue += [current.__cause__, getattr(current, "cause", None), *failures.values()]
-    return " ".join(str(innermost).split())[:300]
+    return innermost
