@@ -158,6 +158,28 @@ def runs_show(
             typer.echo(f"    from {parent}")
 
 
+@runs_app.command("fetch")
+def runs_fetch(
+    address: Annotated[str, typer.Argument(help="KIND/NAME/VERSION, as `runs list` prints it")],
+    store: Store = DEFAULT_STORE,
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder to put it into")] = Path(
+        "."
+    ),
+) -> None:
+    """Copy an artifact's files out of a store, verified: adapters in PEFT's format, rows, reports.
+
+    Example: lorid runs fetch adapter/demo-deep_reasoner/0123456789ab -o my-adapter
+    """
+    from lorid.artifacts.records import fetch, load_record
+    from lorid.artifacts.store import open_store
+
+    opened = open_store(store)
+    record = load_record(opened, address)
+    fetch(opened, record, into=output)
+    for entry in record.files:
+        typer.echo(str(output / entry.path))
+
+
 @app.command()
 def solve(
     question: Annotated[str, typer.Argument(help="the question")],

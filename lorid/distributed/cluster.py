@@ -13,7 +13,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,8 +98,8 @@ def concurrent_slots(*, num_cpus: float, num_gpus: float, wanted: int) -> int:
     return min(slots, wanted) or wanted
 
 
-def require_accelerators(config: RunConfig) -> None:
-    """Refuse at once what a cluster without an autoscaler can never run.
+def require_accelerators(config: RunConfig, *, stages: Sequence[str]) -> None:
+    """Refuse at once what these stages can never get without an autoscaler.
 
     Raises:
         ResourceError: the config asks for GPUs, and this machine has none.
@@ -109,12 +109,16 @@ def require_accelerators(config: RunConfig) -> None:
     if os.environ.get("RAY_ADDRESS"):
         return
     asked = {
-        "teacher.engine.num_gpus": config.teacher.engine.num_gpus,
-        "training.num_gpus": config.training.num_gpus,
-        "engine.num_gpus": config.engine.num_gpus,
+        "knowledge": ("teacher.engine.num_gpus", config.teacher.engine.num_gpus),
+        "train": ("training.num_gpus", config.training.num_gpus),
+        "evaluate": ("engine.num_gpus", config.engine.num_gpus),
     }
     available = ray.cluster_resources().get("GPU", 0)
-    too_much = [f"{field}={value:g}" for field, value in asked.items() if value > available]
+    too_much = [
+        f"{field}={value:g}"
+        for stage, (field, value) in asked.items()
+        if stage in stages and value > available
+    ]
     if too_much:
         raise ResourceError(
             f"this machine has {available:g} GPUs, the config asks for {', '.join(too_much)}; "

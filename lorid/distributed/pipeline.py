@@ -58,7 +58,7 @@ def run_pipeline(
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
     with connected():
-        require_accelerators(run.config)
+        require_accelerators(run.config, stages=stages)
         for stage in stages:
             run.announce(f"[{stage}]")
             records |= _STAGES[stage](run)
@@ -94,8 +94,8 @@ def prepare(run: Run) -> dict[str, Record]:
     )
     if record.details["num_rejected"]:
         run.announce(
-            f"  {record.details['num_rejected']} rows set aside, with reasons: "
-            f"{record.address}/rejected.jsonl"
+            f"  {record.details['num_rejected']} rows set aside, all in the artifact's "
+            f"rejected.jsonl; the first: {record.details['first_rejected']}"
         )
     return {"prepare": record}
 

@@ -1,7 +1,7 @@
 """The prepare stage: problems of both splits, from wherever the config says."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,9 @@ def load_split(config: RunConfig, split: str) -> Split:
         problems, rejected = problems_from_rows(_hub_rows(data, split), source=data.hub_id)
         loaded = Split(problems=problems, rejected=rejected)
     if not loaded.problems:
-        reasons = [f"row {row.row_number}: {row.reason}" for row in loaded.rejected]
         raise DataError(
             f"the {split} split has no usable problem; "
-            + ("; ".join(reasons[:MAX_SHOWN_REASONS]) or "it is empty")
+            + ("; ".join(_reasons(loaded.rejected)) or "it is empty")
         )
     return Split(problems=loaded.problems[:limit], rejected=loaded.rejected)
 
@@ -70,8 +69,14 @@ def write_splits(config: RunConfig, folder: Path) -> Mapping[str, Any]:
         "num_train": len(kept),
         "num_test": len(test.problems),
         "num_rejected": len(rejected),
+        "first_rejected": "; ".join(_reasons((*train.rejected, *test.rejected))),
         "num_train_dropped_as_test": len(train.problems) - len(kept),
     }
+
+
+def _reasons(rejected: Sequence[RejectedRow]) -> list[str]:
+    shown = rejected[:MAX_SHOWN_REASONS]
+    return [f"{Path(row.source).name} row {row.row_number}: {row.reason}" for row in shown]
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

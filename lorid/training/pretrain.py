@@ -124,7 +124,7 @@ def fit(
 ) -> float:
     """Train on next-token loss with AdamW and a cosine; returns the mean loss of the last steps."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=peak_lr, betas=(0.9, 0.98), weight_decay=0.05
+        model.parameters(), lr=peak_lr, betas=(0.9, 0.98), weight_decay=0.01
     )
     warmup = max(1, num_steps // 30)
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the demo's two models from nothing.")
     parser.add_argument("--out", type=Path, default=Path("lorid/demo/models"))
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--num-steps", type=int, default=8000)
+    parser.add_argument("--num-steps", type=int, default=6000)
     parser.add_argument("--teacher-steps", type=int, default=500)
     parser.add_argument("--num-threads", type=int, default=2)
     args = parser.parse_args()
@@ -208,7 +208,7 @@ def main() -> None:
             "base",
             base_documents(cast("TokenizerLike", tokenizer), seed=args.seed),
             args.num_steps,
-            1.5e-3,
+            2e-3,
         ),
         ("teacher", teacher_documents(tokenizer, seed=args.seed), args.teacher_steps, 7e-4),
     )

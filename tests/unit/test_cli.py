@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from lorid import cli
+from lorid.artifacts.records import publish
+from lorid.artifacts.store import open_store
 
 HEAVY = ("ray", "torch", "vllm", "transformers")
 
@@ -41,13 +43,15 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     "command",
-    [["demo"], ["config", "show"], ["config", "check"], ["runs", "list"], ["runs", "show"],
-     ["solve"], ["grade"], ["replay"], ["report"]],
+    [
+        "demo", "config show", "config check", "runs list", "runs show", "runs fetch", "solve",
+        "grade", "replay", "report",
+    ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(lorid, command):
-    code, out, _ = lorid(*command, "--help")
+    code, out, _ = lorid(*command.split(), "--help")
     assert code == 0
-    assert f"Example: lorid {' '.join(command)}" in " ".join(out.split())
+    assert f"Example: lorid {command}" in " ".join(out.split())
 
 
 def test_config_check_names_every_problem_and_exits_2(lorid, tmp_path):
@@ -74,6 +78,8 @@ def test_config_show_prints_what_config_check_accepts(lorid, tmp_path):
         ["config", "check", "missing.yaml"],
         ["config", "show", "--preset", "huge"],
         ["runs", "show", "nobody", "--store", "{tmp}"],
+        ["runs", "fetch", "data/nobody/1", "--store", "{tmp}"],
+        ["runs", "fetch", "../etc", "--store", "{tmp}"],
         ["report", "nobody", "--store", "{tmp}"],
         ["replay", "missing.jsonl"],
         ["solve", "How many?", "--url", "http://127.0.0.1:9"],
@@ -125,3 +131,17 @@ def test_a_bad_line_of_attempts_is_named_by_its_number(lorid, tmp_path):
     code, _, err = lorid("replay", str(file))
     assert code == 2
     assert "line 2" in err
+
+
+def test_an_artifact_is_listed_shown_and_fetched(lorid, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "rows.jsonl").write_text("{}\n")
+    store = open_store(str(tmp_path / "store"))
+    record = publish(store, tmp_path / "made", kind="data", name="mine", inputs={"seed": 1})
+    place = ["--store", str(tmp_path / "store")]
+    (listed,) = json.loads(lorid("runs", "list", "--json", *place)[1])
+    assert listed["name"] == "mine"
+    assert record.address in lorid("runs", "show", "mine", *place)[1]
+    out = tmp_path / "out"
+    assert lorid("runs", "fetch", record.address, "-o", str(out), *place)[0] == 0
+    assert (out / "rows.jsonl").read_text() == "{}\n"
