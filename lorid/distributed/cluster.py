@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+    # Ray's C++ core prints harmless errors about restartable actors into the progress display.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # pyarrow's S3 client, which Ray Train uses, and S3-compatible servers agree only like this.
@@ -49,6 +51,9 @@ def connected(*, quiet: bool = True) -> Iterator[None]:
     prepare_environment()
     import ray
 
+    if quiet:
+        for name in ("ray.data", "ray.serve", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return

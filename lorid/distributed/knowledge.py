@@ -18,8 +18,9 @@ from typing import Any
 import ray
 
 from lorid.config import RunConfig
+from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress
-from lorid.errors import ConfigError, TeacherError
+from lorid.errors import ConfigError, EngineError, LoridError, TeacherError
 from lorid.method.knowledge import (
     TEACHER_TEMPLATE,
     ParsedKnowledge,
@@ -97,7 +98,13 @@ class TeacherEngine:
         turn = teacher_prompt(problem, template=self.template)
         parsed, num_tokens, tries = ParsedKnowledge(rejected_because="not asked"), 0, 0
         for tries in range(1, NUM_TRIES + 1):
-            completion = await self.engine.complete(turn, seed=self.config.seed + tries - 1)
+            try:
+                completion = await self.engine.complete(turn, seed=self.config.seed + tries - 1)
+            except EngineError as error:
+                # A dead engine fails the stage; a row that a live one refuses is set aside.
+                await self.engine.check()
+                parsed = ParsedKnowledge(rejected_because=f"refused by the engine: {error}")
+                break
             num_tokens += completion.num_tokens
             if completion.finish_reason == "length":
                 parsed = ParsedKnowledge(rejected_because="cut off at the token limit")
@@ -117,6 +124,7 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     """Knowledge for every problem, by the configured teacher on the cluster.
 
     Raises:
+        ConfigError: the teacher cannot be loaded.
         TeacherError: not one problem got usable knowledge.
     """
     template = read_template(config)
@@ -134,7 +142,13 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
         num_cpus=teacher.engine.num_cpus,
         num_gpus=teacher.engine.num_gpus * teacher.engine.tensor_parallel_size,
     )
-    result = _collect(answered.iter_rows(), num_problems=len(problems))
+    try:
+        result = _collect(answered.iter_rows(), num_problems=len(problems))
+    except ray.exceptions.RayError as error:
+        cause = root_cause(error)
+        if isinstance(cause, LoridError):
+            raise cause from error
+        raise
     if not result.kept:
         reasons = ", ".join(result.details()["rejected_because"])
         raise TeacherError(

@@ -10,6 +10,7 @@ workers and node types are not inputs.
 """
 
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,12 @@ from lorid.artifacts.records import Kind, Record, fetch, publish
 from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import ModelConfig, RunConfig, dump_config
-from lorid.errors import ArtifactIncomplete, DataError
+from lorid.errors import ArtifactIncomplete, ConfigError, DataError
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 GENERATOR_VERSION = 2
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Announce = Callable[[str], None]
 
 
@@ -68,11 +70,14 @@ def run_pipeline(
 def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
     """Resolve local paths, since workers start in other folders, and open the store."""
     store = open_store(config.store)
+    teacher = config.teacher
     resolved = config.model_copy(
         update={
             "store": store.uri,
-            "student": _absolute(config.student),
-            "teacher": config.teacher.model_copy(update={"model": _absolute(config.teacher.model)}),
+            "student": _found(config.student, field="student"),
+            "teacher": teacher.model_copy(
+                update={"model": _found(teacher.model, field="teacher.model")}
+            ),
         }
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -375,9 +380,13 @@ class _fetched:  # noqa: N801 - reads as a verb at its call sites
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _absolute(model: ModelConfig) -> ModelConfig:
+def _found(model: ModelConfig, *, field: str) -> ModelConfig:
     path = Path(model.path).expanduser()
-    return model.model_copy(update={"path": str(path.resolve())}) if path.is_dir() else model
+    if path.is_dir():
+        return model.model_copy(update={"path": str(path.resolve())})
+    if not HUB_ID.fullmatch(model.path):
+        raise ConfigError(f"{field}.path: {model.path} is neither a folder nor a hub id (org/name)")
+    return model
 
 
 def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:

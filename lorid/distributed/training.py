@@ -38,8 +38,9 @@ from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.cluster import concurrent_slots
+from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
-from lorid.errors import LoridError, TrainingError
+from lorid.errors import TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
@@ -205,25 +206,8 @@ def _show(progress: Progress, board: Board) -> None:
 
 
 def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
-    causes = {role: _root_cause(error) for role, error in failures.items()}
+    causes = {role: root_cause(error) for role, error in failures.items()}
     lines = [f"{role}: {' '.join(str(cause).split())[:300]}" for role, cause in causes.items()]
     error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
     error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())
     return error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    # Ray wraps the worker's exception several times; the innermost lorid error says what to do.
-    seen: set[int] = set()
-    queue: list[BaseException | None] = [error]
-    innermost: BaseException = error
-    while queue:
-        current = queue.pop(0)
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        if isinstance(current, LoridError):
-            innermost = current
-        failures = getattr(current, "worker_failures", {}) or {}
-        queue += [current.__cause__, getattr(current, "cause", None), *failures.values()]
-    return innermost
