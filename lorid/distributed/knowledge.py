@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from lorid.config import RunConfig
 from lorid.distributed.failures import root_cause
@@ -144,7 +145,7 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     )
     try:
         result = _collect(answered.iter_rows(), num_problems=len(problems))
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         cause = root_cause(error)
         if isinstance(cause, LoridError):
             raise cause from error

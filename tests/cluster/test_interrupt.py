@@ -1,0 +1,60 @@
+"""Ctrl-C in the middle of training: what is finished stays, nothing is left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from small import small_config_text
+
+from lorid.artifacts.records import list_records
+from lorid.artifacts.store import open_store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(400)]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def members(session: int) -> list[psutil.Process]:
+    """The processes of a session that still run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_path):
+    (tmp_path / "run.yaml").write_text(small_config_text(store=tmp_path / "store", name="stopped"))
+    command = [sys.executable, str(ROOT / "jobs" / "distill.py"), "--config", "run.yaml"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("train: "):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130, "".join(lines) + rest
+    assert "run again to resume" in rest
+    assert "Traceback" not in rest
+
+    kinds = {record.kind for record in list_records(open_store(str(tmp_path / "store")))}
+    assert {"data", "knowledge"} <= kinds
+    assert "triple" not in kinds
+
+    deadline = time.monotonic() + 60
+    while (left := members(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, [process.cmdline() for process in left]
