@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -18,14 +19,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(400)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def members(session: int) -> list[psutil.Process]:
-    """The processes of a session that still run."""
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that were started, directly or not, with `mark` in their environment."""
     found = []
     for process in psutil.process_iter():
         try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get("LORID_TEST_MARK") == mark:
                 found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
+        except psutil.Error:
             continue
     return found
 
@@ -33,16 +34,18 @@ def members(session: int) -> list[psutil.Process]:
 def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_path):
     (tmp_path / "run.yaml").write_text(small_config_text(store=tmp_path / "store", name="stopped"))
     command = [sys.executable, str(ROOT / "jobs" / "distill.py"), "--config", "run.yaml"]
+    mark = uuid.uuid4().hex
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment["LORID_TEST_MARK"] = mark
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     lines = []
     for line in process.stderr:
         lines.append(line)
         if line.startswith("train: "):
+            assert len(marked(mark)) > 3
             process.send_signal(signal.SIGINT)
             break
     rest = process.stderr.read()
@@ -55,6 +58,6 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_pat
     assert "triple" not in kinds
 
     deadline = time.monotonic() + 60
-    while (left := members(process.pid)) and time.monotonic() < deadline:
+    while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left, [process.cmdline() for process in left]
