@@ -70,8 +70,10 @@ def demo(
     """
     from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
+    from lorid.distributed.job import interrupt_on_sigterm
     from lorid.distributed.pipeline import run_pipeline
 
+    interrupt_on_sigterm()
     changes = [f"store={out / 'store'}", *(overrides or [])]
     config = load_config(None, preset="demo", overrides=changes)
     records = run_pipeline(config)

@@ -96,7 +96,8 @@ class Client:
         """Return when `/readyz` says yes.
 
         Raises:
-            ServeError: it does not in time; with the reason that it gave last.
+            ServeError: it does not in time, with the reason that it gave last; or it will not,
+                since an adapter answers like the base.
         """
         deadline = time.monotonic() + timeout_s
         reason = "no answer"
@@ -105,9 +106,11 @@ class Client:
                 response = self._http.get("/readyz")
                 if response.is_success:
                     return
-                reason = _message_of(response)
+                reason, kind = _error_of(response)
             except httpx.HTTPError as error:
-                reason = str(error) or type(error).__name__
+                reason, kind = str(error) or type(error).__name__, ""
+            if kind == "idle_adapters":
+                raise ServeError(f"{self.url} will not be ready: {reason}; train them for longer")
             time.sleep(0.3)
         raise ServeError(f"{self.url} is not ready after {timeout_s:.0f} s: {reason}")
 
@@ -125,12 +128,14 @@ class Client:
         except httpx.HTTPError as error:
             raise ServeError(f"{self.url}{path}: {error}") from error
         if response.is_error:
-            raise ServeError(f"{self.url}{path}: {response.status_code}: {_message_of(response)}")
+            raise ServeError(f"{self.url}{path}: {response.status_code}: {_error_of(response)[0]}")
         return response.json()
 
 
-def _message_of(response: httpx.Response) -> str:
+def _error_of(response: httpx.Response) -> tuple[str, str]:
+    """Message and type of an error body; the text of anything else."""
     try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        error = response.json()["error"]
+        return str(error["message"]), str(error.get("type"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return response.text[:200], ""

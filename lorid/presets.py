@@ -25,15 +25,15 @@ DEMO_MODELS = Path(__file__).parent / "demo" / "models"
 def demo() -> RunConfig:
     """The whole pipeline on a laptop: the shipped models, two cores, minutes.
 
-    Prompts, targets and protocol are the paper's; rank, learning rate, temperature and data size
-    are the demo's own.
+    Prompts, targets, sampling temperature and protocol are the paper's; rank, adapted layers,
+    learning rate, number of tokens and data size are the demo's own.
     """
     engine = EngineConfig(
         max_model_len=512, max_num_seqs=64, max_num_batched_tokens=1024, num_gpus=0
     )
     return RunConfig(
         name="demo",
-        data=DataConfig(source="demo", num_train=1600, num_test=200),
+        data=DataConfig(source="demo", num_train=400, num_test=300),
         student=ModelConfig(path=str(DEMO_MODELS / "base"), dtype="float32"),
         teacher=TeacherConfig(
             model=ModelConfig(path=str(DEMO_MODELS / "teacher"), dtype="float32"),
@@ -53,16 +53,16 @@ def demo() -> RunConfig:
                 "up_proj",
                 "down_proj",
             ),
-            learning_rate=3e-3,
+            learning_rate=1e-3,
             micro_batch_sequences=16,
-            num_epochs=6,
-            num_epochs_by_role={Role.KNOWLEDGE_GENERATOR: 3},
+            num_epochs=2,
+            num_epochs_by_role={Role.KNOWLEDGE_GENERATOR: 3, Role.DEEP_REASONER: 4},
             max_sequence_tokens=512,
             num_gpus=0,
         ),
-        sampling=SamplingConfig(temperature=1.0, max_new_tokens=160),
+        sampling=SamplingConfig(max_new_tokens=160),
         engine=engine,
-        evaluation=EvaluationConfig(items_per_request=50, requests_in_flight=2),
+        evaluation=EvaluationConfig(items_per_request=20, requests_in_flight=4),
     )
 
 

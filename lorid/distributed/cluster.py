@@ -33,6 +33,8 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "1",
     # Ray's C++ core prints harmless errors about restartable actors into the progress display.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Actors that mostly wait may outnumber the cores; Ray warns at multiples of this number.
+    "RAY_worker_maximum_startup_concurrency": str(LOCAL_CPUS),
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # pyarrow's S3 client, which Ray Train uses, and S3-compatible servers agree only like this.
@@ -51,9 +53,6 @@ def connected(*, quiet: bool = True) -> Iterator[None]:
     prepare_environment()
     import ray
 
-    if quiet:
-        for name in ("ray.data", "ray.serve", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
     if ray.is_initialized():
         yield
         return
@@ -84,6 +83,14 @@ def prepare_environment() -> None:
         os.environ.get("RAY_AUTH_TOKEN_PATH") or has_token_file
     ):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def only_errors(logger: str) -> None:
+    """Keep a Ray library's notes off the console; to be called once the library is imported.
+
+    Importing it sets its logger's level, so an earlier call would be undone.
+    """
+    logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 def concurrent_slots(*, num_cpus: float, num_gpus: float, wanted: int) -> int:
@@ -164,11 +171,35 @@ def _start_local(*, quiet: bool) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     # Workers start in other folders: they import the same code as the driver does.
     source = str(Path(__file__).resolve().parents[2])
-    ray.init(
-        num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=not quiet,
-        logging_level=logging.WARNING,
-        object_store_memory=OBJECT_STORE_BYTES,
-        runtime_env={"env_vars": {"PYTHONPATH": source}},
-    )
+    with _without_log_level_note():
+        ray.init(
+            num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=not quiet,
+            logging_level=logging.WARNING,
+            object_store_memory=OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": {"PYTHONPATH": source}},
+        )
+
+
+@contextmanager
+def _without_log_level_note() -> Iterator[None]:
+    """Drop the one line in which Ray's core says that it has read RAY_BACKEND_LOG_LEVEL.
+
+    The core writes to the file descriptor itself. Everything else that is written meanwhile is
+    written after all, at the end of the block.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            hidden.seek(0)
+            for line in hidden:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)

@@ -10,7 +10,8 @@ The log is the result: every figure in the report is a replay of it, without a m
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.serve.config import HTTPOptions
 
 from lorid.client import Client
 from lorid.config import RunConfig
+from lorid.distributed.cluster import only_errors
 from lorid.distributed.deployments import build_app
 from lorid.distributed.preparation import write_jsonl
 from lorid.distributed.progress import Progress
@@ -39,6 +41,7 @@ def served(config: RunConfig, *, triple_address: str) -> Iterator[str]:
     Raises:
         ServeError: the port is in use, or the graph does not become ready.
     """
+    only_errors("ray.serve")
     serving = config.serving
     require_free_port(serving.host, serving.port)
     serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
@@ -54,7 +57,9 @@ def served(config: RunConfig, *, triple_address: str) -> Iterator[str]:
             client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
         yield url
     finally:
-        serve.shutdown()
+        # Ray prints the end of Serve's controller, which we asked for, as the failure of a task.
+        with redirect_stdout(StringIO()):
+            serve.shutdown()
 
 
 def client_of(config: RunConfig, url: str) -> Client:

@@ -166,7 +166,7 @@ class Ingress:
             return error_response(503, readable(error), kind="not_ready")
         if idle:
             message = f"these adapters answer like the base: {', '.join(idle)}"
-            return error_response(503, message, kind="not_ready")
+            return error_response(503, message, kind="idle_adapters")
         return {"status": "ready"}
 
     @web.get("/")

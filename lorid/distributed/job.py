@@ -36,7 +36,7 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
     args = parser.parse_args()
     if not args.config and not args.preset:
         parser.error("give --config FILE, or --preset demo to try it")
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     try:
         config = load_config(args.config, preset=args.preset, overrides=args.overrides)
         run_pipeline(config, stages=stages)
@@ -51,6 +51,11 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     return 0
+
+
+def interrupt_on_sigterm() -> None:
+    """Make a polite kill what Ctrl-C is, so that Ray's processes end with this one."""
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

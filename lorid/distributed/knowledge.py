@@ -19,6 +19,7 @@ import ray
 from ray.exceptions import RayError
 
 from lorid.config import RunConfig
+from lorid.distributed.cluster import only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress
 from lorid.errors import ConfigError, EngineError, LoridError, TeacherError
@@ -130,6 +131,7 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     """
     template = read_template(config)
     teacher = config.teacher
+    only_errors("ray.data")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -31,7 +31,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class Track:
     """One line of the display."""
 
-    started: float
+    first_seen: float = 0.0
+    first_done: int = 0
     printed: float = 0.0
     done: int = 0
     task: TaskID | None = None
@@ -72,7 +73,10 @@ class Progress:
 
     def update(self, name: str, *, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` are finished; cheap to call often."""
-        track = self.tracks.setdefault(name, Track(started=time.monotonic()))
+        track = self.tracks.setdefault(name, Track())
+        if done and not track.first_done:
+            # Engines load before the first is done; that time says nothing about what is left.
+            track.first_seen, track.first_done = time.monotonic(), done
         if self.bars is not None:
             if track.task is None:
                 track.task = self.bars.add_task(name, total=total, note=note)
@@ -89,8 +93,9 @@ class Progress:
         if done == track.done and track.printed:
             return
         track.printed = now
-        elapsed = now - track.started
-        left = f"{elapsed * (total - done) / done:.0f} s left" if done else "starting"
+        since_first = done - track.first_done
+        seconds = (now - track.first_seen) / since_first * (total - done) if since_first else None
+        left = "starting" if seconds is None else f"{seconds:.0f} s left"
         text = f"{self.stage}: {name} {done}/{total}  {left}  {note}".rstrip()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 

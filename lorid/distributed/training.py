@@ -37,7 +37,7 @@ from ray.train.torch import TorchTrainer
 from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
-from lorid.distributed.cluster import concurrent_slots
+from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
 from lorid.errors import TrainingError
@@ -69,6 +69,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
+    only_errors("ray.train")
     slots = concurrent_slots(
         num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(jobs)
     )

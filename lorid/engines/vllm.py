@@ -186,11 +186,13 @@ class VllmEngine:
             # ("CPU Generator does not use offset", vLLM 0.32): prompts are read whole.
             arguments["enable_chunked_prefill"] = False
         if max_lora_rank is not None:
-            num_adapters = len(self.adapter_folders)
+            # On the CPU a request without an adapter takes the weights of the last slot when others
+            # of its batch have one (index -1, vLLM 0.32): that slot stays empty, all zeros.
+            num_slots = len(self.adapter_folders) + (0 if config.num_gpus else 1)
             arguments |= {
                 "enable_lora": True,
-                "max_loras": num_adapters,
-                "max_cpu_loras": num_adapters,
+                "max_loras": num_slots,
+                "max_cpu_loras": num_slots,
                 "max_lora_rank": max_lora_rank,
             }
         return arguments

@@ -83,6 +83,16 @@ async def test_the_same_seed_gives_the_same_text_in_any_batch(engine):
     assert alone.num_prompt_tokens > 10
 
 
+async def test_the_base_stays_itself_among_requests_with_adapters(engine):
+    def base():
+        return engine.generate(ask(role=None, seed=5))
+
+    alone = await base()
+    batch = await asyncio.gather(*(engine.generate(ask(role, seed=5)) for role in Role), base())
+    assert batch[-1] == alone
+    assert all(other.text != alone.text for other in batch[:-1])
+
+
 @pytest.mark.parametrize("rank", [4, 16])
 async def test_an_adapter_of_the_wrong_rank_is_refused_and_the_engine_still_answers(
     engine, folders, tmp_path, rank

@@ -19,11 +19,18 @@ def server():
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.server.seen.append((self.path, self.headers["Authorization"], body))
+            self.answer()
+
+        def answer(self):
             status, reply = self.server.reply
             self.send_response(status)
             self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
             self.wfile.write(reply)
+
+        def do_GET(self):
+            self.server.seen.append((self.path, self.headers["Authorization"], None))
+            self.answer()
 
         def log_message(self, *_):
             pass
@@ -71,3 +78,11 @@ def test_a_closed_port_says_how_to_start_the_endpoint():
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         with Client(url) as client, pytest.raises(ServeError, match="serve run"):
             client.solve("2 + 3 = ?")
+
+
+def test_waiting_ends_at_once_when_an_adapter_is_idle(server):
+    error = {"type": "idle_adapters", "message": "these adapters answer like the base: deep_reasoner"}
+    server.reply = 503, json.dumps({"error": error}).encode()
+    with Client(server.url) as client, pytest.raises(ServeError, match="deep_reasoner"):
+        client.wait_until_ready(timeout_s=300)
+    assert len(server.seen) == 1
