@@ -50,7 +50,7 @@ fmt: $(STAMP)  ## format and fix
 bench: $(STAMP)  ## the demo with its time by stage and peak memory, into benchmarks/results/
 	$(BIN)/python benchmarks/demo.py
 
-models: $(STAMP)  ## make the demo's models again from nothing (about 20 minutes)
+models: $(STAMP)  ## make the demo's models again from nothing (25 minutes)
 	$(BIN)/python -m lorid.training.pretrain --out lorid/demo/models
 
 clean:  ## remove the virtual environment and the demo's output

@@ -33,7 +33,7 @@ def demo() -> RunConfig:
     )
     return RunConfig(
         name="demo",
-        data=DataConfig(source="demo", num_train=400, num_test=300),
+        data=DataConfig(source="demo", num_train=320, num_test=300),
         student=ModelConfig(path=str(DEMO_MODELS / "base"), dtype="float32"),
         teacher=TeacherConfig(
             model=ModelConfig(path=str(DEMO_MODELS / "teacher"), dtype="float32"),

@@ -42,14 +42,20 @@ def choose_stories(
     attempts: Sequence[ProblemAttempts], *, policy: Policy, checker: AnswerChecker
 ) -> list[Story]:
     """A few of each kind: disagreement then agreement, agreed but wrong, never agreed, at once."""
-    pairs = list(zip(attempts, replay(attempts, policy=policy, checker=checker), strict=True))
+    stories: dict[str, list[Story]] = {title: [] for title in KINDS}
+    for item, score in zip(attempts, replay(attempts, policy=policy, checker=checker), strict=True):
+        stories[_kind(score)].append(_story(_kind(score), item, score))
+    # Short ones in which both sides give answers read best.
+    return [
+        story
+        for title in KINDS
+        for story in sorted(stories[title], key=_reading_effort)[:MAX_STORIES_OF_A_KIND]
+    ]
 
-    stories: list[Story] = []
-    for title in KINDS:
-        # Short ones first: they read best.
-        chosen = sorted((p for p in pairs if _kind(p[1]) == title), key=lambda p: p[1].num_rounds)
-        stories += [_story(title, *pair) for pair in chosen[:MAX_STORIES_OF_A_KIND]]
-    return stories
+
+def _reading_effort(story: Story) -> tuple[int, int]:
+    answers = [answer for r in story.rounds for answer in (r.intuitive_answer, r.deep_answer)]
+    return answers.count(None), len(story.rounds)
 
 
 def _kind(score: ProblemScore) -> str:
