@@ -173,6 +173,8 @@ def _start_local(*, quiet: bool) -> None:
     source = str(Path(__file__).resolve().parents[2])
     with _without_log_level_note():
         ray.init(
+            # Without it Ray would join whatever cluster was last started on this machine.
+            address="local",
             num_cpus=max(LOCAL_CPUS, os.cpu_count() or 1),
             include_dashboard=False,
             log_to_driver=not quiet,

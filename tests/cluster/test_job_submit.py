@@ -50,10 +50,22 @@ def connect(url: str) -> JobSubmissionClient:
             time.sleep(1)
 
 
+def submit(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> str:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
+            )
+        except RuntimeError as error:
+            # The dashboard answers some seconds before its node's agent does.
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
 def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
-    submission = client.submit_job(
-        entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
-    )
+    submission = submit(client, entrypoint, working_dir)
     while client.get_job_status(submission) not in FINAL:
         time.sleep(1)
     return client.get_job_info(submission), client.get_job_logs(submission)
