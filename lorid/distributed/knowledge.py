@@ -20,7 +20,6 @@ from ray.exceptions import RayError
 
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
-from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress
 from lorid.errors import ConfigError, EngineError, LoridError, TeacherError
 from lorid.method.knowledge import (
@@ -89,7 +88,12 @@ class TeacherEngine:
         )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        answers = self.loop.run_until_complete(self._ask_all(list(batch["problem"])))
+        try:
+            answers = self.loop.run_until_complete(self._ask_all(list(batch["problem"])))
+        except LoridError as error:
+            # Ray Data loses the class of what is raised here: the driver raises it instead.
+            failure = {"failed": type(error).__name__, "message": str(error)}
+            answers = [failure] * len(batch["problem"])
         return {"problem": batch["problem"], "answer": [json.dumps(answer) for answer in answers]}
 
     async def _ask_all(self, rows: Sequence[str]) -> list[dict[str, Any]]:
@@ -127,7 +131,7 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
 
     Raises:
         ConfigError: the teacher cannot be loaded.
-        TeacherError: not one problem got usable knowledge.
+        TeacherError: the engine died, or not one problem got usable knowledge.
     """
     template = read_template(config)
     teacher = config.teacher
@@ -148,10 +152,8 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     try:
         result = _collect(answered.iter_rows(), num_problems=len(problems))
     except RayError as error:
-        cause = root_cause(error)
-        if isinstance(cause, LoridError):
-            raise cause from error
-        raise
+        cause = " ".join(str(error).split())[-300:]
+        raise TeacherError(f"the teacher's workers failed: {cause}; run again to resume") from error
     if not result.kept:
         reasons = ", ".join(result.details()["rejected_because"])
         raise TeacherError(
@@ -170,6 +172,9 @@ def _collect(rows: Any, *, num_problems: int) -> KnowledgeResult:
         for row in rows:
             problem = Problem.from_row(json.loads(row["problem"]))
             answer: Mapping[str, Any] = json.loads(row["answer"])
+            if "failed" in answer:
+                is_config = answer["failed"] == ConfigError.__name__
+                raise (ConfigError if is_config else TeacherError)(answer["message"])
             num_tokens += answer["num_tokens"]
             num_retried += answer["num_tries"] > 1
             if answer["reason"] is None:
