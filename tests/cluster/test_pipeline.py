@@ -1,4 +1,4 @@
-"""The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder and over S3."""
+"""The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder."""
 
 import json
 import socket
@@ -138,13 +138,3 @@ def test_a_question_that_is_too_long_is_set_aside_and_the_rest_goes_on(trained, 
     details = records["knowledge"].details
     assert details["num_problems"] == 5
     assert details["rejected_because"]["refused by the engine"] == 1
-
-
-@pytest.mark.s3
-def test_the_whole_pipeline_with_its_store_in_a_bucket(ray_cluster, s3_bucket, tmp_path: Path):
-    config = parse_config(small_config_text(store=f"s3://{s3_bucket}/lorid", name="bucket"))
-    records = run_pipeline(config, announce=lambda _: None)
-    store = open_store(config.store)
-    for record in records.values():
-        fetch(store, record, into=tmp_path / record.kind)
-    assert (tmp_path / "report" / "report.html").stat().st_size > 1000

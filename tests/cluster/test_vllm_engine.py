@@ -13,6 +13,7 @@ from lorid.engines.base import GenerationRequest
 from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, EngineError
 from lorid.method.roles import Role
+from lorid.method.templates import encode_prompt
 from lorid.presets import demo
 
 pytestmark = [
@@ -84,13 +85,19 @@ async def test_the_same_seed_gives_the_same_text_in_any_batch(engine):
 
 
 async def test_the_base_stays_itself_among_requests_with_adapters(engine):
-    def base():
-        return engine.generate(ask(role=None, seed=5))
+    prompt = encode_prompt(
+        engine.tokenizer, family="tokenizer", role=Role.INTUITIVE_REASONER, question=QUESTION
+    )
+    greedy = engine.sampling.model_copy(update={"temperature": 0.0})
 
-    alone = await base()
-    batch = await asyncio.gather(*(engine.generate(ask(role, seed=5)) for role in Role), base())
-    assert batch[-1] == alone
-    assert all(other.text != alone.text for other in batch[:-1])
+    async def likelihood(role):
+        output = await engine._output(prompt, role=role, seed=0, sampling=greedy)
+        return output.cumulative_logprob
+
+    alone = await likelihood(None)
+    *others, base = await asyncio.gather(*map(likelihood, (*Role, None)))
+    assert base == pytest.approx(alone, abs=1e-4)
+    assert all(other != pytest.approx(alone, abs=1e-4) for other in others)
 
 
 @pytest.mark.parametrize("rank", [4, 16])
