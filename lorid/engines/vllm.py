@@ -48,7 +48,7 @@ class VllmEngine:
         self.stop_ids: list[int] = []
         self.tokenizer: Any = None
         self.engine: Any = None
-        self._starting = asyncio.Lock()
+        self._started: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load base and adapters; does nothing when that is done.
@@ -57,9 +57,16 @@ class VllmEngine:
             AdapterMismatch: an adapter does not fit the base.
             EngineError: the engine cannot start.
         """
-        async with self._starting:
-            if self.engine is None:
-                await self._start()
+        if self._started is None:
+            self._started = asyncio.create_task(self._start())
+        started = self._started
+        try:
+            # A caller that goes away must not leave an engine without its adapters.
+            await asyncio.shield(started)
+        except Exception:
+            if self._started is started:
+                await self.aclose()
+            raise
 
     async def generate(self, request: GenerationRequest) -> Completion:
         """Write one text in a role's voice; role None asks the base itself.
@@ -115,6 +122,7 @@ class VllmEngine:
 
     async def aclose(self) -> None:
         """End the engine and what it started."""
+        self._started = None
         if self.engine is not None:
             self.engine.shutdown()
             self.engine = None

@@ -135,6 +135,17 @@ async def test_a_cancelled_request_leaves_the_engine_answering(engine):
     await engine.check()
 
 
+async def test_a_caller_that_leaves_during_the_start_leaves_the_engine_whole(folders):
+    engine = engine_of(folders)
+    first = asyncio.create_task(engine.generate(ask()))
+    while engine.engine is None:
+        await asyncio.sleep(0)
+    first.cancel()
+    assert (await engine.generate(ask())).text
+    assert first.cancelled()
+    await engine.aclose()
+
+
 async def test_any_turn_is_completed_by_the_base_alone(engine):
     first = await engine.complete("What is 2 + 3?", seed=1)
     assert first == await engine.complete("What is 2 + 3?", seed=1)
