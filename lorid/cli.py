@@ -80,9 +80,9 @@ def demo(
     fetch(open_store(config.store), records["report"], into=out)
     typer.echo(f"\nReport: {out / 'report.html'}")
     typer.echo("Try next, in two terminals:")
-    typer.echo(f"  serve run serve.app:build run={config.store}#{config.name}")
+    typer.echo(f"  {_typed('serve')} run serve.app:build run={config.store}#{config.name}")
     question = "Mia has 24 red cards and 36 blue cards. Then a third of the cards are lost."
-    typer.echo(f'  lorid solve "{question} How many cards are left?"')
+    typer.echo(f'  {_typed("lorid")} solve "{question} How many cards are left?"')
 
 
 @config_app.command("show")
@@ -375,6 +375,16 @@ def _items(path: Path) -> list[dict[str, Any]]:
     if not items:
         raise DataError(f"{path} holds no items")
     return items
+
+
+def _typed(command: str) -> str:
+    """How to type a command of this environment: by name where the shell finds it, else by path."""
+    script = Path(sys.executable).with_name(command)
+    found = shutil.which(command)
+    if found and Path(found) == script:
+        return command
+    folder = Path.cwd()
+    return str(script.relative_to(folder) if script.is_relative_to(folder) else script)
 
 
 def _is_nested(value: object) -> bool:

@@ -1,4 +1,7 @@
-"""`ray job submit` of jobs/distill.py to a real local cluster, token authentication on."""
+"""`ray job submit` of jobs/distill.py to a real local cluster, token authentication on.
+
+What the job made is then deployed on that cluster by `serve deploy`, and asked over HTTP.
+"""
 
 import os
 import shutil
@@ -8,11 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 from small import free_port, small_config_text
 
 from lorid.artifacts.records import list_records
 from lorid.artifacts.store import open_store
+from lorid.client import Client
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +76,14 @@ def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
     return client.get_job_info(submission), client.get_job_logs(submission)
 
 
+def deploy(config: Path, *, address: str) -> None:
+    """`serve deploy` as it is typed; the cluster finds `serve.app` on its import path."""
+    serve = str(Path(sys.executable).with_name("serve"))
+    command = [serve, "deploy", str(config), "--address", address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(head, tmp_path):
     working_dir = tmp_path / "project"
     for folder in ("jobs", "lorid"):
@@ -85,6 +98,29 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(hea
     assert "mutual feedback" in log
     kinds = {record.kind for record in list_records(open_store(str(tmp_path / "store")))}
     assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}
+
+    sections = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
+    sections["http_options"]["port"] = port = free_port()
+    sections["applications"][0]["args"] = {"run": f"{tmp_path / 'store'}#job"}
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(sections))
+    deploy(tmp_path / "serve.yaml", address=head)
+    with Client(f"http://127.0.0.1:{port}") as endpoint:
+        endpoint.wait_until_ready(timeout_s=180)
+        question = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
+        solved = endpoint.solve(question, seed=1)
+        assert solved["outcome"] in {"agreed", "exhausted", "no_answer"}
+        assert 1 <= len(solved["rounds"]) <= 3
+        assert endpoint.solve(question, seed=1)["rounds"] == solved["rounds"]
+        graded = endpoint.grade(
+            [
+                {"id": "solved", "question": question, "reference": "7"},
+                {"id": "compared", "question": question, "reference": "7", "submission": "8"},
+            ],
+            seed=1,
+        )
+        first, second = graded["results"]
+        assert (first["answer"], first["num_rounds"]) == (solved["answer"], solved["num_rounds"])
+        assert second["verdict"] == "incorrect"
 
     info, log = run_job(
         client, f"{python} jobs/distill.py --config run.yaml --set training.rank=0", working_dir
