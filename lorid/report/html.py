@@ -14,6 +14,7 @@ from lorid.report.data import (
     REFERENCE_GENERATIONS,
     LossPoint,
     ReportData,
+    loss_summary,
     parsed_attempts,
     summarize_methods,
 )
@@ -88,7 +89,7 @@ def _top_loss(curves: Mapping[Role, Sequence[LossPoint]]) -> float:
 def _curves(curves: Mapping[Role, Sequence[LossPoint]]) -> list[Curve]:
     top = _top_loss(curves)
     return [
-        Curve(role=role, points=_polyline(curve, top=top), last_loss=curve[-1].loss)
+        Curve(role=role, points=_polyline(curve, top=top), last_loss=loss_summary(curve)[1])
         for role, curve in curves.items()
         if curve
     ]
