@@ -1,6 +1,7 @@
 """The command line: instant, helpful, and one line with exit code 2 for a user's mistake."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def lorid(monkeypatch, capsys):
 
         monkeypatch.setattr(sys, "argv", ["lorid", *arguments])
         # Only the process's hard exit is replaced: it would end the test run.
-        monkeypatch.setattr(cli.os, "_exit", leave)
+        monkeypatch.setattr(os, "_exit", leave)
         with pytest.raises(SystemExit) as caught:
             cli.main()
         printed = capsys.readouterr()

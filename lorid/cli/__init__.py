@@ -1,0 +1,10 @@
+"""The command line: `lorid ...`. One file a group of commands; each joins `lorid.cli.app.app`.
+
+Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 130 interrupted, 1 the rest.
+Ray, torch and vLLM are imported inside the commands that need them, so `--help` is instant.
+"""
+
+from lorid.cli import configs, demo, endpoint, replay, runs
+from lorid.cli.app import main
+
+__all__ = ["configs", "demo", "endpoint", "main", "replay", "runs"]
