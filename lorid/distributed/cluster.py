@@ -61,11 +61,18 @@ def connected(*, quiet: bool = True) -> Iterator[None]:
         _join(address, quiet=quiet)
     else:
         _start_local(quiet=quiet)
+    interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        # Threads of a stage may be inside Ray's core: shut down under them, it can end this process
+        # with exit code 1 and not a word. A local cluster's processes end with this one anyway.
+        interrupted = True
+        raise
     finally:
-        with suppress(Exception):
-            ray.shutdown()
+        if not interrupted:
+            with suppress(Exception):
+                ray.shutdown()
 
 
 def prepare_environment() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of training: what is finished stays, nothing is left running."""
+"""Ctrl-C in the middle of a stage: what is finished stays, nothing is left running."""
 
 import os
 import signal
@@ -31,7 +31,16 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_path):
+@pytest.mark.parametrize(
+    ("line_of_stage", "finished", "unfinished"),
+    [
+        ("train: ", {"data", "knowledge"}, "triple"),
+        ("evaluate: mutual feedback", {"data", "knowledge", "adapter", "triple"}, "evaluation"),
+    ],
+)
+def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(
+    tmp_path, line_of_stage, finished, unfinished
+):
     (tmp_path / "run.yaml").write_text(small_config_text(store=tmp_path / "store", name="stopped"))
     command = [sys.executable, str(ROOT / "jobs" / "distill.py"), "--config", "run.yaml"]
     mark = uuid.uuid4().hex
@@ -50,7 +59,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_pat
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if line.startswith("train: "):
+        if line.startswith(line_of_stage):
             assert len(marked(mark)) > 3
             process.send_signal(signal.SIGINT)
             break
@@ -60,8 +69,8 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_pat
     assert "Traceback" not in rest
 
     kinds = {record.kind for record in list_records(open_store(str(tmp_path / "store")))}
-    assert {"data", "knowledge"} <= kinds
-    assert "triple" not in kinds
+    assert finished <= kinds
+    assert unfinished not in kinds
 
     deadline = time.monotonic() + 60
     while (left := marked(mark)) and time.monotonic() < deadline:
