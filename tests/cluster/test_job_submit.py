@@ -34,6 +34,8 @@ def head(tmp_path, monkeypatch):
         f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         "--num-cpus=8", "--object-store-memory=300000000", "--min-worker-port=0",
         "--max-worker-port=0", f"--ray-client-server-port={free_port()}",
+        # Without a port of its own the agent of a cluster that is still ending keeps the default.
+        f"--dashboard-agent-listen-port={free_port()}",
     ]  # fmt: skip
     with (tmp_path / "head.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CI": ""})
