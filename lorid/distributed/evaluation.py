@@ -22,9 +22,9 @@ from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
 from lorid.distributed.deployments import build_app
-from lorid.distributed.preparation import write_jsonl
 from lorid.distributed.progress import Progress
 from lorid.errors import ServeError
+from lorid.jsonl import write_jsonl
 from lorid.method.problems import Problem
 
 APP_NAME = "lorid"

@@ -34,6 +34,7 @@ from lorid.distributed.bodies import completion_body, explained, readable, round
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Sampled
+from lorid.method.problems import MAX_ID_CHARS
 from lorid.method.roles import Role
 
 MAX_BODY_BYTES = 32 * 1024**2
@@ -194,7 +195,7 @@ class Ingress:
         except ValidationError as error:
             first = error.errors()[0]
             problem = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-            return GradeResult(id=item_id[:200], reason="bad item", error=problem)
+            return GradeResult(id=item_id[:MAX_ID_CHARS], reason="bad item", error=problem)
         if item.reference is None and item.submission is None:
             problem = "give a reference, a submission, or both"
             return GradeResult(id=item.id, reason="bad item", error=problem)

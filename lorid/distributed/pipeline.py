@@ -25,6 +25,7 @@ from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import ModelConfig, RunConfig, dump_config
 from lorid.errors import ArtifactIncomplete, ConfigError, DataError
+from lorid.jsonl import write_jsonl
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
@@ -108,7 +109,7 @@ def prepare(run: Run) -> dict[str, Record]:
 def knowledge(run: Run) -> dict[str, Record]:
     """Knowledge for the training problems."""
     from lorid.distributed.knowledge import generate_knowledge
-    from lorid.distributed.preparation import read_split, write_jsonl
+    from lorid.distributed.preparation import read_split
     from lorid.distributed.training import KNOWLEDGE_FILE
 
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
