@@ -29,6 +29,7 @@ from lorid.jsonl import write_jsonl
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
+STAGES_ON_RAY = ("knowledge", "train", "evaluate")
 GENERATOR_VERSION = 2
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Announce = Callable[[str], None]
@@ -60,12 +61,26 @@ def run_pipeline(
 
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
-    with connected():
-        require_accelerators(run.config, stages=stages)
-        for stage in stages:
-            run.announce(f"[{stage}]")
-            records |= _STAGES[stage](run)
+    before, on_ray = _split(stages)
+    for stage in before:
+        records |= _announced(run, stage)
+    if on_ray:
+        with connected():
+            require_accelerators(run.config, stages=on_ray)
+            for stage in on_ray:
+                records |= _announced(run, stage)
     return records
+
+
+def _split(stages: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What comes before the first stage on Ray, and the rest: bad data fails within a second."""
+    first = next((i for i, stage in enumerate(stages) if stage in STAGES_ON_RAY), len(stages))
+    return stages[:first], stages[first:]
+
+
+def _announced(run: Run, stage: str) -> dict[str, Record]:
+    run.announce(f"[{stage}]")
+    return _STAGES[stage](run)
 
 
 def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
