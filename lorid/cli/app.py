@@ -51,6 +51,11 @@ def main() -> None:
         if os.environ.get("LORID_DEBUG"):
             traceback.print_exc()
         _stop(f"error: {error}", error.exit_code)
+    except OSError as error:
+        if error.filename is None or os.environ.get("LORID_DEBUG"):
+            raise
+        # A path that the user named: an output, mostly; those that are read say more themselves.
+        _stop(f"error: cannot use {error.filename}: {error.strerror}; name another path", 2)
     except KeyboardInterrupt:
         _stop(STOPPED, INTERRUPTED)
 
