@@ -38,7 +38,7 @@ from lorid.distributed.bodies import (
     rounds_body,
     sendable,
 )
-from lorid.errors import PromptTooLong
+from lorid.errors import LoridError, PromptTooLong
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Sampled
@@ -174,7 +174,9 @@ class Ingress:
         try:
             idle = await self.student.idle_adapters.remote()
         except Exception as error:
-            return error_response(503, readable(error), kind="not_ready")
+            # What lorid itself refuses, such as an adapter that does not fit, will not mend itself.
+            kind = "cannot_start" if isinstance(cause_of(error), LoridError) else "not_ready"
+            return error_response(503, readable(error), kind=kind)
         if idle:
             message = f"these adapters answer like the base: {', '.join(idle)}"
             return error_response(503, message, kind="idle_adapters")

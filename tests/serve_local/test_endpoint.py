@@ -12,7 +12,13 @@ from scripting import Prepared, script, small_config, texts
 from lorid.api import SolveRequest
 from lorid.distributed.deployments import app_of_run, build_app
 from lorid.engines.scripted import ScriptedEngine
-from lorid.errors import ArtifactIncomplete, ConfigError, EngineError, PromptTooLong
+from lorid.errors import (
+    AdapterMismatch,
+    ArtifactIncomplete,
+    ConfigError,
+    EngineError,
+    PromptTooLong,
+)
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Policy
 from lorid.method.roles import Role
@@ -176,6 +182,22 @@ def test_an_engine_that_fails_is_the_endpoints_fault(endpoint):
     client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
     response = client.post("/v1/solve", json={"question": QUESTION})
     assert error_of(response, status=500) == "generation failed"
+
+
+def test_an_engine_that_refuses_to_start_is_told_from_one_that_is_not_there_yet(endpoint):
+    class Broken(ScriptedEngine):
+        def __init__(self, error):
+            super().__init__({})
+            self.error = error
+
+        async def probe(self):
+            raise self.error
+
+    refusing = endpoint(Broken(AdapterMismatch("deep_reasoner: rank 4")))
+    assert error_of(refusing.get("/readyz"), status=503) == "deep_reasoner: rank 4"
+    assert refusing.get("/readyz").json()["error"]["type"] == "cannot_start"
+    dying = endpoint(Broken(RuntimeError("an actor died")))
+    assert dying.get("/readyz").json()["error"]["type"] == "not_ready"
 
 
 def test_text_that_no_answer_can_carry_is_an_error_of_its_item(endpoint):
