@@ -16,7 +16,6 @@ from lorid.method.problems import (
     read_problems,
 )
 
-SPLITS = ("train", "test")
 MAX_SHOWN_REASONS = 3
 
 
