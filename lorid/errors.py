@@ -8,6 +8,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   └── ArtifactDrifted    content differs from what its record says, or a name is taken
 ├── EngineError            text generation failed
 │   ├── EngineTimeout      no answer in time
+│   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
 ├── TeacherError           the teacher could not be used
 ├── TrainingError          one or more roles were not trained
@@ -54,6 +55,12 @@ class EngineError(LoridError):
 
 class EngineTimeout(EngineError):
     """The engine did not answer in time."""
+
+
+class PromptTooLong(EngineError):
+    """A prompt has more tokens than the engine takes; the question is at fault."""
+
+    exit_code = 2
 
 
 class AdapterMismatch(EngineError):

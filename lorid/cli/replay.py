@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from lorid.cli.app import AsJson, app, read_jsonl
+from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
+from lorid.jsonl import read_jsonl
 
 
 @app.command()

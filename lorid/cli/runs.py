@@ -29,6 +29,9 @@ def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records]))
         return
+    if not records:
+        typer.echo(f"{store} holds no artifacts", err=True)
+        return
     table = Table("artifact", "made", "seconds", "details", box=None, pad_edge=False)
     for record in records:
         details = ", ".join(f"{k}={v}" for k, v in record.details.items() if not _is_nested(v))

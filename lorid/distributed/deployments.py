@@ -70,20 +70,7 @@ class StudentEngine:
         seed = self.config.seed if request.seed is None else request.seed
 
         async def sample(ask: Ask) -> Sampled:
-            completion = await self.engine.generate(
-                GenerationRequest(
-                    question=request.question,
-                    role=ask.role,
-                    knowledge=ask.knowledge,
-                    seed=generation_seed(seed, question=request.question, ask=ask),
-                )
-            )
-            return Sampled(
-                text=completion.text,
-                truncated=completion.finish_reason == "length",
-                num_tokens=completion.num_tokens,
-                num_prompt_tokens=completion.num_prompt_tokens,
-            )
+            return await self._sample(request.question, ask.role, ask=ask, seed=seed)
 
         async with self.slots:
             generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
@@ -100,14 +87,18 @@ class StudentEngine:
         )
         chosen = self.config.seed if seed is None else seed
         async with self.slots:
-            completion = await self.engine.generate(
-                GenerationRequest(
-                    question=question,
-                    role=Role(role) if role else None,
-                    knowledge=knowledge,
-                    seed=generation_seed(chosen, question=question, ask=ask),
-                )
+            return await self._sample(question, Role(role) if role else None, ask=ask, seed=chosen)
+
+    async def _sample(self, question: str, role: Role | None, *, ask: Ask, seed: int) -> Sampled:
+        """One text; `ask` seeds it, so that a round is drawn the same way whoever asks."""
+        completion = await self.engine.generate(
+            GenerationRequest(
+                question=question,
+                role=role,
+                knowledge=ask.knowledge,
+                seed=generation_seed(seed, question=question, ask=ask),
             )
+        )
         return Sampled(
             text=completion.text,
             truncated=completion.finish_reason == "length",

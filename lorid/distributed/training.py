@@ -11,7 +11,6 @@ published, and the next run trains only what is missing. `report` is a barrier a
 workers report at checkpoints only; a worker that dies goes on from its newest checkpoint.
 """
 
-import json
 import shutil
 import tempfile
 import threading
@@ -41,6 +40,7 @@ from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
 from lorid.errors import TrainingError
+from lorid.jsonl import read_jsonl
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
@@ -195,8 +195,7 @@ def _report(session: TrainingSession, *, num_dropped: int) -> None:
 
 def read_enriched(path: Path) -> list[EnrichedProblem]:
     """Problems with knowledge from a stage's own JSONL file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [EnrichedProblem.from_row(json.loads(line)) for line in lines]
+    return [EnrichedProblem.from_row(row) for _, row in read_jsonl(path)]
 
 
 def _show(progress: Progress, board: Board) -> None:
