@@ -130,9 +130,9 @@ def test_inputs_without_an_exact_form_are_refused(value):
         fingerprint({"x": value})
 
 
-def test_a_store_that_cannot_be_used_says_so_in_one_line(tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_used_says_so_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ArtifactError, match="cannot write to the store") as caught:
+    with pytest.raises(ArtifactError, match="a file is where a folder should be") as caught:
         open_store(str(tmp_path / "file" / "store")).write("a", b"x")
     assert "\n" not in str(caught.value)
     for malformed in ("s3://", "gs://bucket", ""):
