@@ -29,10 +29,10 @@ NUM_HEAD_BYTES = 512
 MAX_OPCODES = 10_000
 _NAMES_A_GLOBAL = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
 _CALLS = {"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
-_OPENERS: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": lambda path: gzip.open(path),
-    b"BZh": lambda path: bz2.open(path),
-    b"\xfd7zXZ": lambda path: lzma.open(path),
+_OPENERS: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
 }
 
 

@@ -126,10 +126,11 @@ class Persistence:
                     raise
                 now = time.monotonic()
                 first_failed = first_failed or now
-                if now - first_failed >= self._patience(error):
+                left = self._patience(error) - (now - first_failed)
+                if left <= 0:
                     raise
                 self._say_waiting(error, since=first_failed)
-                stop.wait(_delay(failures))
+                stop.wait(min(_delay(failures), left))
                 failures += 1
             else:
                 self._say_back()

@@ -2,7 +2,7 @@
 
 Credentials, region and endpoint come from boto3's own chain (`AWS_ENDPOINT_URL` and the rest);
 nothing of them is kept, logged or pickled. Files of more than one part are transferred in parallel
-and resumed (`lorid.artifacts.transfer`); a write with `if_absent` is one PutObject with
+and resumed (`uploads`, `downloads`); a write with `if_absent` is one PutObject with
 `If-None-Match: *`. What servers honour and what not is in docs/stores.md.
 """
 
@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lorid.artifacts.connection import connect, explained
+from lorid.artifacts.connection import MISSING, connect, explained, problem
+from lorid.artifacts.downloads import download
 from lorid.artifacts.retries import Damaged, Persistence, code_and_status
 from lorid.artifacts.store import Advance, Entry, checked_key
-from lorid.artifacts.transfer import PART_BYTES, Remote, content_md5, download, upload
+from lorid.artifacts.transfer import PART_BYTES, Remote, content_md5
+from lorid.artifacts.uploads import upload
 from lorid.errors import ArtifactError
 
 NUM_PARTS_AT_ONCE = 10
@@ -165,8 +167,11 @@ class S3Store:
                 lambda: client.list_objects_v2(Bucket=self.bucket, Prefix=self._root, MaxKeys=1)
             )
         except ClientError as error:
+            code, status = code_and_status(error)
+            if code in MISSING:  # of a bucket that is missing S3 says more: this is another server
+                raise ArtifactError(problem(self.uri, code, status)) from error
             # Whoever may not list may still read and write.
-            if code_and_status(error)[0] != "AccessDenied":
+            if code != "AccessDenied":
                 raise
 
     def _pages(
