@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorid.artifacts.records import list_records
+from lorid.artifacts.records import load_record
 from lorid.artifacts.store import Entry, Sweepable
 
 GRACE_S = 24 * 3600.0
@@ -44,7 +44,7 @@ def find_leftovers(store: Sweepable, *, grace_s: float) -> list[Leftover]:
     newest = time.time() - grace_s
     contents = [entry for entry in store.entries("blobs/") if entry.modified_at <= newest]
     unfinished = [entry for entry in store.unfinished() if entry.modified_at <= newest]
-    named = {f"blobs/{entry.sha256}" for record in list_records(store) for entry in record.files}
+    named = _named_contents(store)
     found = [
         Leftover(what="unreferenced content", entry=entry)
         for entry in contents
@@ -52,6 +52,20 @@ def find_leftovers(store: Sweepable, *, grace_s: float) -> list[Leftover]:
     ]
     found += [Leftover(what="unfinished write", entry=entry) for entry in unfinished]
     return sorted(found, key=lambda leftover: leftover.entry.key)
+
+
+def _named_contents(store: Sweepable) -> set[str]:
+    # Every record, of kinds too that this lorid does not know: those it cannot read stop it.
+    addresses = [
+        address
+        for address, _, last in (key.rpartition("/") for key in store.list(""))
+        if last == "record.json" and not address.startswith("blobs/")
+    ]
+    return {
+        f"blobs/{entry.sha256}"
+        for address in addresses
+        for entry in load_record(store, address).files
+    }
 
 
 def remove_leftovers(

@@ -103,7 +103,7 @@ def held(
         raise
     finally:
         keeper.ended.set()
-        keeper.join()
+        keeper.join(RELEASE_WAIT_S)  # it may wait for a server that is gone
         if keeper.taken_by is None:
             # A server that is gone must not hold up the end; then the lease expires by itself.
             with suppress(ArtifactError), waiting_at_most(RELEASE_WAIT_S):

@@ -150,7 +150,7 @@ class Persistence:
 
     def _say_waiting(self, error: Exception, *, since: float) -> None:
         now = time.monotonic()
-        if now - since < SAID_AFTER_S or not self.has_reached:
+        if now - since < SAID_AFTER_S or not self.has_reached or _at_most.get() is not None:
             return
         with self.lock:
             self.lost_at = self.lost_at or since

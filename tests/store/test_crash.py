@@ -90,3 +90,8 @@ def test_gc_removes_nothing_when_a_record_cannot_be_read(store, make_folder):
     store.write(f"{record.address}/record.json", b"{")
     with pytest.raises(ArtifactDrifted, match="damaged"):
         find_leftovers(store, grace_s=-60)
+    store.remove(f"{record.address}/record.json")
+    assert len(find_leftovers(store, grace_s=-60)) == 1
+    store.write("of-a-kind-to-come/n/1/record.json", record.model_dump_json().encode())
+    with pytest.raises(ArtifactDrifted):
+        find_leftovers(store, grace_s=-60)
