@@ -99,7 +99,7 @@ def held(
         yield
     except KeyboardInterrupt:
         if keeper.taken_by is not None:
-            raise _taken(run, keeper.taken_by) from None
+            raise _taken(chain, keeper.taken_by) from None
         raise
     finally:
         keeper.ended.set()
@@ -109,7 +109,7 @@ def held(
             with suppress(ArtifactError), waiting_at_most(RELEASE_WAIT_S):
                 chain.append(replace(lease, is_released=True))
     if keeper.taken_by is not None:
-        raise _taken(run, keeper.taken_by)
+        raise _taken(chain, keeper.taken_by)
 
 
 def unlock(store: ArtifactStore, run: str) -> str:
@@ -211,7 +211,7 @@ def _take(chain: _Chain, *, announce: Announce, duration_s: float, watch_s: floa
         other = chain.newest()
         if other is not None and not other.is_released and not other.is_dead():
             if other.until > time.time():
-                raise _taken(chain.run, other)
+                raise _taken(chain, other)
             announce(
                 f"  the lease of {chain.run} ({other.describe()}) has expired; "
                 f"watching {watch_s:.0f} s that nobody renews it"
@@ -257,12 +257,14 @@ def _machine() -> str:
         return f"{platform.node()} {psutil.boot_time():.0f}"
 
 
-def _taken(run: str, lease: Lease) -> RunTaken:
+def _taken(chain: _Chain, lease: Lease) -> RunTaken:
+    run = chain.run
     if lease.is_released:
         return RunTaken(f"run {run!r} was unlocked from {lease.host}, process {lease.pid}; stopped")
     return RunTaken(
         f"run {run!r} is held by {lease.describe()}; wait for it, stop it, choose another name "
-        f"(name=...), or, when it is gone for sure: lorid runs unlock {run} --store ..."
+        "(name=...), or, when it is gone for sure: "
+        f"lorid runs unlock {run} --store {chain.store.uri}"
     )
 
 

@@ -18,11 +18,13 @@ from lorid.artifacts.connection import MISSING, connect, explained, problem
 from lorid.artifacts.downloads import download
 from lorid.artifacts.retries import Damaged, Persistence, code_and_status
 from lorid.artifacts.store import Advance, Entry, checked_key
-from lorid.artifacts.transfer import PART_BYTES, Remote, content_md5
+from lorid.artifacts.transfer import Remote, content_md5
 from lorid.artifacts.uploads import upload
 from lorid.errors import ArtifactError
 
 NUM_PARTS_AT_ONCE = 10
+# An upload in parts takes four requests more; below this, sending it all again costs less.
+SINGLE_PUT_BYTES = 16 * 1024**2
 _WRITER = "lorid-writer"
 
 
@@ -74,7 +76,7 @@ class S3Store:
         with explained(self.uri, key):
             remote = self._remote(key)
             if isinstance(source, Path):
-                if not if_absent and source.stat().st_size > PART_BYTES:
+                if not if_absent and source.stat().st_size > SINGLE_PUT_BYTES:
                     upload(remote, source, advance=advance)
                     return True
                 source = source.read_bytes()

@@ -28,7 +28,7 @@ _GONE = {"NoSuchUpload", "404"}
 
 
 def upload(remote: Remote, path: Path, *, advance: Advance) -> None:
-    """Store a file of more than one part under the object's key."""
+    """Store a file of several parts under the object's key."""
     from botocore.exceptions import ClientError
 
     parts = plan_parts(path.stat().st_size)

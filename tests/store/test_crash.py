@@ -71,7 +71,7 @@ def test_gc_takes_what_nobody_names_and_leaves_what_is_young(store, make_folder,
 
 
 def test_content_that_is_stored_again_counts_as_new(store, make_folder):
-    folder = make_folder("in", {"large": 9 * 1024**2})
+    folder = make_folder("in", {"large": 17 * 1024**2})
     before = publish(store, folder, kind="data", name="n", inputs={})
     key = f"blobs/{before.files[0].sha256}"
     store.remove(f"{before.address}/record.json")
