@@ -36,7 +36,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 SCHEMA_VERSION = 2
 """Of records. 1 had neither `schema_version` nor `code_version`; it is still read."""
+# Fetching small files is mostly waiting for answers: measured twice as fast with 24 as with 8.
 NUM_FILES_AT_ONCE = 8
+NUM_SMALL_FILES_AT_ONCE = 24
+SMALL_BYTES = 1024**2
 MAX_SHOWN_CHARS = 60
 # Contents are uploaded again, or their times renewed, until a round took less than this, so that
 # `lorid store gc`, whose grace period is longer, never meets an old one that is about to be named.
@@ -221,6 +224,7 @@ def fetch(store: ArtifactStore, record: Record, *, into: Path) -> Path:
         _at_once(
             lambda entry: _fetch_file(store, record, entry, into=into, advance=advance),
             record.files,
+            num_at_once=_num_at_once(amount),
         )
     return into
 
@@ -237,7 +241,11 @@ def list_records(
         for address, _, last in [key.rpartition("/")]
         if last == "record.json" and address.count("/") == 2
     ]
-    records = _at_once(lambda address: load_record(store, address), addresses)
+    records = _at_once(
+        lambda address: load_record(store, address),
+        addresses,
+        num_at_once=NUM_SMALL_FILES_AT_ONCE,
+    )
     return sorted(records, key=lambda record: record.created_at)
 
 
@@ -283,7 +291,9 @@ def _upload_all(store: ArtifactStore, folder: Path, *, label: str) -> tuple[File
         started = time.monotonic()
         with transfer_shown(f"storing {label}", amount) as advance:
             entries = _at_once(
-                lambda path: _upload(store, path, folder=folder, advance=advance), paths
+                lambda path: _upload(store, path, folder=folder, advance=advance),
+                paths,
+                num_at_once=NUM_FILES_AT_ONCE,
             )
         if time.monotonic() - started < FRESH_S:
             break
@@ -338,11 +348,16 @@ def _fetch_verified(
     )
 
 
-def _at_once(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def _num_at_once(amount: Amount) -> int:
+    is_small = amount.num_bytes < SMALL_BYTES * amount.num_files
+    return NUM_SMALL_FILES_AT_ONCE if is_small else NUM_FILES_AT_ONCE
+
+
+def _at_once(work: Callable[[T], R], items: Sequence[T], *, num_at_once: int) -> list[R]:
     """Results in order; the first error ends it, and what has not begun is not begun."""
     if len(items) <= 1:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(NUM_FILES_AT_ONCE, thread_name_prefix="lorid-files") as pool:
+    with ThreadPoolExecutor(num_at_once, thread_name_prefix="lorid-files") as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
             return [future.result() for future in futures]
