@@ -20,8 +20,9 @@ from typing import Any
 
 from rich.console import Console
 
+from lorid.artifacts.leases import held
 from lorid.artifacts.records import Kind, Record, fetch, publish
-from lorid.artifacts.stages import run_stage
+from lorid.artifacts.stages import announce_differences, run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import ModelConfig, RunConfig, dump_config
 from lorid.distributed.inputs import (
@@ -58,9 +59,11 @@ def run_pipeline(
 ) -> dict[str, Record]:
     """Run the named stages in order; returns the record of each, and "triple".
 
-    A stage whose inputs are missing from the store says which stage to run first.
+    A stage whose inputs are missing from the store says which stage to run first. The run's name is
+    held meanwhile, so that two drivers do not do its stages at once.
 
     Raises:
+        RunTaken: another driver holds the name.
         LoridError: with one line for the user; finished stages stay finished.
     """
     from lorid.distributed.cluster import connected, require_accelerators
@@ -68,13 +71,14 @@ def run_pipeline(
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
     before, on_ray = _split(stages)
-    for stage in before:
-        records |= _announced(run, stage)
-    if on_ray:
-        with connected():
-            require_accelerators(run.config, stages=on_ray)
-            for stage in on_ray:
-                records |= _announced(run, stage)
+    with held(run.store, config.name, announce=run.announce):
+        for stage in before:
+            records |= _announced(run, stage)
+        if on_ray:
+            with connected():
+                require_accelerators(run.config, stages=on_ray)
+                for stage in on_ray:
+                    records |= _announced(run, stage)
     return records
 
 
@@ -164,7 +168,15 @@ def train(run: Run) -> dict[str, Record]:
     missing = [role for role in Role if _adapter(run, role) is None]
     for role in Role:
         if role not in missing:
-            run.announce(f"  {role}: already trained")
+            run.announce(f"  {role}: already trained, skipped")
+        else:
+            announce_differences(
+                run.store,
+                kind="adapter",
+                name=adapter_name(run.config, role),
+                inputs=adapter_inputs(run.config, role),
+                announce=run.announce,
+            )
 
     def job_of(role: Role) -> RoleJob:
         inputs = adapter_inputs(run.config, role)
