@@ -30,7 +30,8 @@ from lorid.api import (
     Usage,
     summarize_results,
 )
-from lorid.distributed.bodies import completion_body, explained, readable, rounds_body
+from lorid.distributed.bodies import Answered, completion_body, explained, readable, rounds_body
+from lorid.errors import AdapterIdle
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Sampled
@@ -103,9 +104,11 @@ class Ingress:
     @web.post("/v1/solve")
     async def solve(self, body: SolveRequest) -> SolveResponse:
         """Solve one question by mutual feedback."""
-        transcript = await self.student.solve.remote(body)
+        solved = await self.student.solve.remote(body)
+        transcript = solved.answer
         return SolveResponse(
             id=uuid.uuid4().hex,
+            triple=solved.triple,
             answer=transcript.answer,
             outcome=transcript.outcome.value,
             confidence=transcript.confidence,
@@ -143,14 +146,15 @@ class Ingress:
         questions = [message.content for message in body.messages if message.role == "user"]
         if not questions:
             return error_response(422, "messages: none of the user", kind="invalid_request")
-        sampled = await self._answer(questions[-1], body)
-        return completion_body(body.model, sampled)
+        written = await self._answer(questions[-1], body)
+        return completion_body(body.model, written.answer, triple=written.triple)
 
     @web.get("/v1/models")
     async def models(self) -> dict[str, Any]:
-        """The models that chat completions can name."""
-        data = [{"id": name, "object": "model", "owned_by": "lorid"} for name in MODELS]
-        return {"object": "list", "data": data}
+        """The models that chat completions can name, and what the replica asked serves."""
+        status = await self.student.status.remote()
+        about = {"object": "model", "owned_by": "lorid", "triple": status["triple"]}
+        return {"object": "list", "data": [{"id": name, **about} for name in MODELS], **status}
 
     @web.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -158,33 +162,34 @@ class Ingress:
         return {"status": "ok"}
 
     @web.get("/readyz", response_model=None)
-    async def readyz(self) -> dict[str, str] | JSONResponse:
-        """Ready: the engine is loaded, and each adapter answers unlike the base."""
+    async def readyz(self) -> dict[str, Any] | JSONResponse:
+        """Ready: the engine is loaded, and each adapter answers unlike the base.
+
+        Says too which triple the replica asked serves, and why not another that it should.
+        """
         try:
-            idle = await self.student.idle_adapters.remote()
+            status = await self.student.ready.remote()
         except Exception as error:
-            return error_response(503, readable(error), kind="not_ready")
-        if idle:
-            message = f"these adapters answer like the base: {', '.join(idle)}"
-            return error_response(503, message, kind="idle_adapters")
-        return {"status": "ready"}
+            is_idle = isinstance(getattr(error, "cause", error), AdapterIdle)
+            kind = "idle_adapters" if is_idle else "not_ready"
+            return error_response(503, readable(error), kind=kind)
+        return {"status": "ready", **status}
 
     @web.get("/")
     async def root(self) -> dict[str, str]:
         """Where to go."""
         return {"name": "lorid", "documentation": "/docs", "schema": "/openapi.json"}
 
-    async def _answer(self, question: str, body: ChatRequest) -> Sampled:
+    async def _answer(self, question: str, body: ChatRequest) -> Answered[Sampled]:
         if body.model != "lorid":
             return await self.student.answer_alone.remote(question, MODELS[body.model], body.seed)
-        transcript = await self.student.solve.remote(
-            SolveRequest(question=question, seed=body.seed)
+        solved = await self.student.solve.remote(SolveRequest(question=question, seed=body.seed))
+        sampled = Sampled(
+            text=explained(solved.answer),
+            num_tokens=solved.answer.num_tokens,
+            num_prompt_tokens=solved.answer.num_prompt_tokens,
         )
-        return Sampled(
-            text=explained(transcript),
-            num_tokens=transcript.num_tokens,
-            num_prompt_tokens=transcript.num_prompt_tokens,
-        )
+        return Answered(triple=solved.triple, answer=sampled)
 
     async def _grade(self, number: int, raw: dict[str, Any], body: GradeRequest) -> GradeResult:
         name = raw.get("id")
@@ -213,7 +218,7 @@ class Ingress:
                 answer=item.submission,
                 reason=f"submission and reference: {verdict.reason}",
             )
-        transcript = await self.student.solve.remote(
+        answered = await self.student.solve.remote(
             SolveRequest(
                 question=item.question,
                 max_rounds=body.max_rounds,
@@ -221,8 +226,10 @@ class Ingress:
                 seed=body.seed,
             )
         )
+        transcript = answered.answer
         solved = GradeResult(
             id=item.id,
+            triple=answered.triple,
             answer=transcript.answer,
             outcome=transcript.outcome.value,
             confidence=transcript.confidence,

@@ -10,7 +10,6 @@ workers and node types are not inputs.
 """
 
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,16 +19,27 @@ from typing import Any
 
 from rich.console import Console
 
-from lorid.artifacts.records import Kind, Record, fetch, publish
+from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
 from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.triples import (
+    HUB_ID,
+    MANIFEST_FILE,
+    TRIPLE_FORMAT,
+    Source,
+    dump_manifest,
+    file_sha256,
+    make_manifest,
+    model_identity,
+    role_folders,
+)
 from lorid.config import ModelConfig, RunConfig, dump_config
-from lorid.errors import ArtifactIncomplete, ConfigError, DataError
+from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.method.grader import GRADER_VERSION
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 GENERATOR_VERSION = 2
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Announce = Callable[[str], None]
 
 
@@ -173,16 +183,27 @@ def train(run: Run) -> dict[str, Record]:
 
 
 def bind_triple(run: Run) -> Record:
-    """One artifact with the three adapters and the complete config: what Serve loads."""
+    """One artifact with the three adapters, the manifest and the run's config: what Serve loads."""
     adapters = {role: _adapter(run, role) for role in Role}
 
     def build(folder: Path) -> Mapping[str, Any]:
+        addresses: dict[Role, str | None] = {}
+        folders = role_folders(folder)
         for role, record in adapters.items():
             if record is None:
                 raise ArtifactIncomplete(f"the adapter of {role} is missing; run the train stage")
-            fetch(run.store, record, into=folder / "adapters" / role)
+            fetch(run.store, record, into=folders[role])
+            addresses[role] = record.address
+        manifest = make_manifest(
+            run.config,
+            folders=folders,
+            addresses=addresses,
+            data=_source("data", run.config, data_inputs(run.config)),
+            knowledge=_source("knowledge", run.config, knowledge_inputs(run.config)),
+        )
+        (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
         (folder / "config.yaml").write_text(dump_config(run.config))
-        return {str(role): record.address for role, record in adapters.items() if record}
+        return {str(role): address for role, address in addresses.items()}
 
     return run_stage(
         run.store,
@@ -206,7 +227,7 @@ def evaluate(run: Run) -> dict[str, Record]:
     def build(folder: Path) -> Mapping[str, Any]:
         with _fetched(run.store, data) as source:
             problems = read_split(source, "test")
-        with served(run.config, triple_address=triple.address) as url:
+        with served(run.config, triple=triple) as url:
             run.announce(f"  serving at {url}")
             return grade_split(run.config, problems, url=url, folder=folder)
 
@@ -286,7 +307,7 @@ def data_inputs(config: RunConfig) -> dict[str, Any]:
     if config.data.source == "jsonl":
         for split in ("train", "test"):
             path = Path(str(getattr(config.data, split)))
-            inputs[f"data.{split}"] = _file_digest(path)
+            inputs[f"data.{split}"] = file_sha256(path)[:16]
     return inputs
 
 
@@ -328,6 +349,8 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
     del inputs["role"], inputs["training.num_epochs"]
     return {
         **inputs,
+        "triple.format": TRIPLE_FORMAT,
+        "grader": GRADER_VERSION,
         **_flat("sampling", config.sampling.model_dump(mode="json")),
         **_flat("feedback", config.feedback.model_dump(mode="json")),
     }
@@ -389,31 +412,18 @@ def _found(model: ModelConfig, *, field: str) -> ModelConfig:
     return model
 
 
+def _source(kind: Kind, config: RunConfig, inputs: Mapping[str, Any]) -> Source:
+    return Source(
+        address=f"{kind}/{config.name}/{version_of(inputs)}", fingerprint=fingerprint(inputs)
+    )
+
+
 def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:
-    path = Path(model.path)
-    identity = _folder_digest(path) if path.is_dir() else f"{model.path}@{model.revision}"
     return {
-        f"{prefix}.model": identity,
+        f"{prefix}.model": model_identity(model),
         f"{prefix}.family": model.family,
         f"{prefix}.dtype": model.dtype,
     }
-
-
-def _folder_digest(folder: Path) -> str:
-    """Content of a model folder: its weights, config and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
-            digest.update(path.name.encode() + _file_digest(path).encode())
-    return f"folder:{digest.hexdigest()[:16]}"
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the config's path") from error
 
 
 def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, Any]:

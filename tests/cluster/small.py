@@ -12,6 +12,24 @@ SMALL = {
 }
 
 
+def adapter_folder(folder: Path, *, seed: int, rank: int = 8) -> Path:
+    """A random adapter of the demo's base, in PEFT's own files."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from lorid.presets import demo
+
+    torch.manual_seed(seed)
+    path = demo().student.path
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    settings = LoraConfig(
+        r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    get_peft_model(base, settings).save_pretrained(str(folder), safe_serialization=True)
+    return folder
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
