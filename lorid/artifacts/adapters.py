@@ -75,6 +75,10 @@ class AdapterConfig(BaseModel):
     use_bdlora: Nothing = None
     trainable_token_indices: Nothing = None
     target_parameters: Nothing = None
+    arrow_config: Nothing = None
+    kasa_config: Nothing = None
+    velora_config: Nothing = None
+    monteclora_config: Nothing = None
 
 
 @dataclass(frozen=True, kw_only=True)

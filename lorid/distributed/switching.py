@@ -24,7 +24,7 @@ from typing import Any
 
 from lorid.config import EndpointConfig
 from lorid.distributed.sources import TripleSource, Wanted
-from lorid.engines.base import StudentTextEngine
+from lorid.engines.base import StudentTextEngine, idle_roles
 from lorid.errors import (
     AdapterIdle,
     AdapterMismatch,
@@ -35,7 +35,6 @@ from lorid.errors import (
     EngineError,
     LoridError,
 )
-from lorid.method.roles import Role
 
 # What is wrong with a triple itself; anything else may be over at the next try.
 UNFIT = (AdapterMismatch, ArtifactDrifted, ArtifactIncomplete)
@@ -190,8 +189,7 @@ class TripleSwitch:
             files.address, adapters=files.folders, sampling=files.config.sampling
         )
         try:
-            probes = await self.engine.probe(files.address)
-            idle = [str(role) for role in Role if probes.get(str(role)) == probes["base"]]
+            idle = idle_roles(await self.engine.probe(files.address))
             if idle:
                 raise AdapterIdle(f"these adapters answer like the base: {', '.join(idle)}")
         except BaseException:

@@ -78,5 +78,11 @@ class TripleHost(Protocol):
         ...
 
 
+def idle_roles(probes: Mapping[str, str]) -> list[str]:
+    """Roles whose probe equals the base's: their adapter does nothing."""
+    base = probes["base"]
+    return [str(role) for role in Role if probes.get(str(role), base) == base]
+
+
 class StudentTextEngine(TextEngine, TripleHost, Protocol):
     """What an endpoint needs: text, and triples that come and go."""

@@ -303,7 +303,7 @@ class VllmEngine:
             for loaded in self.triples.values()
             for request in loaded.requests.values()
         }
-        for number in await self.engine.list_loras() - known:
+        for number in set(await self.engine.list_loras()) - known:
             await self.engine.remove_lora(number)
 
     async def _sample(

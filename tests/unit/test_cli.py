@@ -46,7 +46,8 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
     "command",
     [
         "demo", "config show", "config check", "runs list", "runs show", "runs fetch", "solve",
-        "grade", "replay", "report",
+        "grade", "replay", "report", "triple list", "triple show", "triple verify",
+        "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(lorid, command):
