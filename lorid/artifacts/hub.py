@@ -120,9 +120,7 @@ def import_triple(
         AdapterMismatch: an adapter is unsound or does not fit.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        raise DataError(
-            f"name {name!r}: expected lower case letters, digits, dot, dash or _"
-        )
+        raise DataError(f"name {name!r}: expected lower case letters, digits, dot, dash or _")
     with tempfile.TemporaryDirectory(prefix="lorid-import-") as temporary:
         taken, folder = Path(temporary) / "taken", Path(temporary) / "triple"
         source: TripleManifest | None = None
