@@ -1,4 +1,4 @@
-"""An exported triple needs nothing of ours: plain PEFT and plain vLLM write what our engine writes."""
+"""An exported triple needs nothing of ours: plain PEFT and vLLM write what our engine writes."""
 
 import pytest
 from small import random_triple
