@@ -19,5 +19,5 @@ def build(args: dict[str, str]) -> Application:
     changes = dict(args)
     run = changes.pop("run", None)
     if run is None:
-        raise ConfigError("run is missing: serve run serve.app:build run=STORE#NAME, or STORE@ALIAS")
+        raise ConfigError("run is missing: serve run serve.app:build run=STORE#NAME or STORE@ALIAS")
     return app_of_run(run, overrides=changes)

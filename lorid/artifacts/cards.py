@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from lorid.artifacts.adapters import engine_rank
 from lorid.artifacts.triples import TripleManifest
 from lorid.method.roles import Role, user_turn
 from lorid.method.templates import TEMPLATES
@@ -79,7 +80,7 @@ model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
 ```bash
-vllm serve {manifest.base.name} --enable-lora --max-lora-rank {entry.rank} \\
+vllm serve {manifest.base.name} --enable-lora --max-lora-rank {engine_rank([entry.rank])} \\
     --lora-modules {role}=path/to/this/folder
 ```
 
@@ -100,7 +101,7 @@ def _front_matter(manifest: TripleManifest, *, license_id: str, tags: list[str])
 def _facts(manifest: TripleManifest) -> str:
     base = manifest.base
     rows = [
-        ("base", f"`{base.name}`, revision {base.revision or 'not pinned'}, `{base.identity}`"),
+        ("base", f"`{base.name}`, identity `{base.identity}`"),
         ("prompt family", f"`{base.family}`"),
         ("grader", f"version {manifest.grader_version}"),
     ]

@@ -13,12 +13,14 @@ written anew from the fields that were checked.
 """
 
 import errno
+import json
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +49,7 @@ from lorid.artifacts.triples import (
     verify_folders,
 )
 from lorid.config import NAME_PATTERN, EndpointConfig, ModelConfig
-from lorid.errors import AdapterMismatch, ArtifactDrifted, DataError
+from lorid.errors import AdapterMismatch, ArtifactDrifted, DataError, LoridError
 from lorid.method.roles import Role
 
 MAX_WEIGHTS_BYTES = 32 * 1024**3
@@ -132,11 +134,12 @@ def import_triple(
             copy_regular(adapter / CONFIG_FILE, taken / role / CONFIG_FILE, MAX_CONFIG_BYTES)
             copy_regular(adapter / WEIGHTS_FILE, taken / role / WEIGHTS_FILE, MAX_WEIGHTS_BYTES)
         copies = {role: taken / role for role in Role}
-        if source is None:
-            manifest = _manifest_of(copies, name=name, settings=settings, base=base)
-        else:
-            verify_folders(source, copies, base=base)
-            manifest = _renamed(source, name=name, base=base)
+        with _naming(folders, copies):
+            if source is None:
+                manifest = _manifest_of(copies, name=name, settings=settings, base=base)
+            else:
+                verify_folders(source, copies, base=base)
+                manifest = _renamed(source, name=name, base=base)
         _write_triple(manifest, copies, into=folder)
         return publish(
             store,
@@ -231,6 +234,18 @@ def _open_regular(path: Path) -> BinaryIO:
     return file
 
 
+@contextmanager
+def _naming(folders: Mapping[Role, Path], copies: Mapping[Role, Path]) -> Iterator[None]:
+    """Errors about the copies name the folders that the user gave."""
+    try:
+        yield
+    except LoridError as error:
+        text = str(error)
+        for role, copy in copies.items():
+            text = text.replace(str(copy), str(folders[role]))
+        raise type(error)(text) from error
+
+
 def _manifest_of(
     copies: Mapping[Role, Path],
     *,
@@ -290,13 +305,13 @@ def _write_triple(manifest: TripleManifest, copies: Mapping[Role, Path], *, into
 
 def _clean_config(config: AdapterConfig, base: BaseIdentity) -> str:
     """PEFT's adapter_config.json with the checked fields alone, and this base."""
+    fields = config.model_dump(mode="json", exclude_none=True)
     alpha = config.lora_alpha
-    named = config.model_copy(
-        update={
-            "base_model_name_or_path": base.name,
-            "revision": base.revision,
-            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-            "target_modules": sorted(set(config.target_modules)),
-        }
-    )
-    return named.model_dump_json(indent=2, exclude_none=True, warnings=False) + "\n"
+    fields |= {
+        "base_model_name_or_path": base.name,
+        # PEFT says that this is a whole number; it works with others too.
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "target_modules": sorted(set(config.target_modules)),
+    }
+    fields |= {"revision": base.revision} if base.revision else {}
+    return json.dumps(fields, indent=2) + "\n"

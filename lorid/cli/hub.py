@@ -133,6 +133,7 @@ def _base_model(
 ) -> "ModelConfig | None":
     """The base that the options name; None when they name none."""
     from lorid.artifacts.hub import read_source
+    from lorid.artifacts.triples import HUB_ID
     from lorid.config import ModelConfig
     from lorid.errors import ConfigError
     from lorid.method.templates import FAMILIES
@@ -148,6 +149,8 @@ def _base_model(
     path = base or (known.path if known else "")
     if Path(path).is_dir():
         path = str(Path(path).resolve())
+    elif base is not None and not HUB_ID.fullmatch(base):
+        raise DataError(f"the base {base} is neither a folder here nor a hub id (org/name)")
     update: dict[str, Any] = {"path": path, "revision": revision}
     if family is not None:
         update["family"] = family

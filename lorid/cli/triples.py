@@ -60,13 +60,16 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("triple", "made", "base", "rank", "accuracy", "aliases", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("triple", "made", "base", "rank", "accuracy", "aliases"):
+        table.add_column(column, no_wrap=True, overflow="ignore")
     for row in rows:
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
         base = Path(row["base"]).name if row["base"] else "no triple.json"
-        cells = (row["triple"], row["made"], base, str(row["rank"] or "-"), accuracy)
+        cells = (row["triple"], row["made"][:16], base, str(row["rank"] or "-"), accuracy)
         table.add_row(*cells, ", ".join(row["aliases"]))
-    Console(soft_wrap=True).print(table)
+    # Addresses are for copying: a narrow terminal wraps the line rather than cutting them.
+    Console(width=200).print(table)
 
 
 @triple_app.command("show")
@@ -145,7 +148,8 @@ def triple_verify(
             if probe:
                 findings.append(("probe", _probed(manifest, model, folders)))
         except LoridError as error:
-            problem = error
+            # Where it was unpacked for this check means nothing to anybody.
+            problem = type(error)(str(error).replace(f"{temporary}/", ""))
     if as_json:
         body = {"triple": record.address, "ok": problem is None, "checks": dict(findings)}
         typer.echo(json.dumps({**body, "problem": str(problem) if problem else None}))

@@ -1,39 +1,15 @@
 """The command line: instant, helpful, and one line with exit code 2 for a user's mistake."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from lorid import cli
 from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 
 HEAVY = ("ray", "torch", "vllm", "transformers")
-
-
-@pytest.fixture
-def lorid(monkeypatch, capsys):
-    """Runs a command in this process; returns exit code, output and errors."""
-
-    def run(*arguments: str):
-        codes: list[int] = []
-
-        def leave(code: int) -> None:
-            codes.append(code)
-            raise SystemExit(code)
-
-        monkeypatch.setattr(sys, "argv", ["lorid", *arguments])
-        # Only the process's hard exit is replaced: it would end the test run.
-        monkeypatch.setattr(os, "_exit", leave)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_importing_lorid_and_its_command_line_loads_nothing_heavy():

@@ -191,6 +191,7 @@ def test_a_folder_that_is_not_sound_is_refused_and_nothing_is_stored(store, expo
         import_triple(store, exported, name="bad")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
+    assert "lorid-import-" not in str(caught.value)
     assert store.list("triple/") == before
 
 
