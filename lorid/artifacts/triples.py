@@ -286,7 +286,8 @@ def verify_folders(
         if _adapter_entry(info, address=entry.address) != entry:
             raise ArtifactDrifted(f"{folders[role]}: the adapter differs from {MANIFEST_FILE}")
         names.add((info.config.base_model_name_or_path, info.config.revision))
-    if len(names) > 1:
+    # One base may have lain in different folders: then its content, which was hashed, decides.
+    if len(names) > 1 and not all(name and Path(name).is_absolute() for name, _ in names):
         raise AdapterMismatch(
             "the adapters name different bases: "
             + ", ".join(

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lorid.artifacts.adapters import WEIGHTS_FILE, AdapterInfo, check_adapter, engine_rank
+from lorid.artifacts.adapters import (
+    WEIGHTS_FILE,
+    AdapterInfo,
+    check_adapter,
+    engine_rank,
+    read_adapter_config,
+)
 from lorid.artifacts.triples import file_sha256
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
 from lorid.engines.base import Completion, FinishReason, GenerationRequest
@@ -121,10 +127,14 @@ class VllmEngine:
         if len(self.triples) >= self.num_triples:
             raise EngineError(f"this engine holds {self.num_triples} triples, and has them")
         if self.engine is None:
-            ranks = [check_adapter(folder).rank for folder in adapters.values()]
+            ranks = [read_adapter_config(folder).r for folder in adapters.values()]
             self.max_rank = max(self.max_rank, *ranks)
         await self.start()
-        infos = {role: self._fitting(role, folder) for role, folder in adapters.items()}
+        # Reading weights takes seconds at full size, and questions are being answered meanwhile.
+        infos = {
+            role: await asyncio.to_thread(self._fitting, role, folder)
+            for role, folder in adapters.items()
+        }
         await self._let_go_of_strays()
         requests: dict[Role, LoRARequest] = {}
         try:
@@ -281,8 +291,8 @@ class VllmEngine:
         # The prefix cache's key holds name and path: new weights need a new name. Numbers are never
         # used twice, so a late step of an old request cannot meet new weights.
         self.num_added += 1
-        digest = file_sha256(info.folder / WEIGHTS_FILE)[:12]
-        request = LoRARequest(f"{role}@{digest}", self.num_added, str(info.folder))
+        digest = await asyncio.to_thread(file_sha256, info.folder / WEIGHTS_FILE)
+        request = LoRARequest(f"{role}@{digest[:12]}", self.num_added, str(info.folder))
         try:
             added = await self.engine.add_lora(request)
         except Exception as error:
