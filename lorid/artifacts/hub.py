@@ -227,11 +227,10 @@ def _open_regular(path: Path) -> BinaryIO:
         if error.errno == errno.ELOOP:
             raise ArtifactDrifted(f"{path} is a link; links are not followed") from error
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    file = os.fdopen(handle, "rb")
     if not stat.S_ISREG(os.fstat(handle).st_mode):
-        file.close()
+        os.close(handle)
         raise ArtifactDrifted(f"{path} is not a plain file")
-    return file
+    return os.fdopen(handle, "rb")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import yaml
 from triple_files import publish_triple, settings_on, write_adapter, write_base
 
 from lorid.artifacts.cards import adapter_card
-from lorid.artifacts.hub import MAX_FILES, export_triple, import_triple
+from lorid.artifacts.hub import MAX_FILES, copy_regular, export_triple, import_triple
 from lorid.artifacts.records import fetch
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import MANIFEST_FILE, parse_manifest, read_manifest, role_folders
@@ -160,6 +160,10 @@ DANGERS = {
     "a pickle beside": (lambda f: (f / "notes").write_bytes(pickle.dumps(1, 4)), "pickled"),
     "an archive": (lambda f: (f / "notes").write_bytes(b"PK\x03\x04"), "pickled"),
     "a pipe": (lambda f: os.mkfifo(f / "pipe"), "plain file"),
+    "a folder in the place of weights": (
+        lambda f: [(f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()], "plain file"),
+    "a folder in the place of the manifest": (
+        lambda f: [(f / "triple.json").unlink(), (f / "triple.json").mkdir()], "plain file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "adapter_model.safetensors"),
     "weights of another length": (
         lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-4]), "damaged"),
@@ -207,3 +211,16 @@ def test_a_folder_that_is_a_link_or_missing_is_refused(store, exported, tmp_path
         import_triple(store, tmp_path / "link", name="x")
     with pytest.raises(DataError, match="not a folder"):
         import_triple(store, tmp_path / "none", name="x")
+
+
+def test_a_copy_follows_no_link_and_stops_at_its_bound(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 10)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    copy_regular(tmp_path / "file", tmp_path / "copy", 10)
+    assert (tmp_path / "copy").read_bytes() == b"x" * 10
+    with pytest.raises(ArtifactError, match="larger than 9 bytes"):
+        copy_regular(tmp_path / "file", tmp_path / "copy", 9)
+    with pytest.raises(ArtifactError, match="links are not followed"):
+        copy_regular(tmp_path / "link", tmp_path / "copy", 10)
+    with pytest.raises(ArtifactError, match="not a plain file"):
+        copy_regular(tmp_path, tmp_path / "copy", 10)
