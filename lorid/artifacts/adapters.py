@@ -170,8 +170,14 @@ def _read_shapes(folder: Path) -> Shapes:
 def _check_shapes(
     folder: Path, shapes: Shapes, *, rank: int, base: Mapping[str, Any] | None
 ) -> None:
-    widths = _widths_in(shapes) if base is None else _widths_of(base)
-    num_layers = None if base is None else cast("int", base["num_hidden_layers"])
+    try:
+        widths = _widths_in(shapes) if base is None else _widths_of(base)
+        num_layers = None if base is None else cast("int", base["num_hidden_layers"])
+    except KeyError as error:
+        raise AdapterMismatch(
+            f"{folder}: the base's config.json has no {error}; only models of the Llama shape "
+            "(Llama, Mistral, Qwen2) are served"
+        ) from error
     for (layer, module, side), shape in shapes.items():
         where = f"{folder}: weight lora_{side} of {module} in layer {layer}"
         if module not in widths:

@@ -83,14 +83,16 @@ class StoredTriple:
         alias: str | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
-        self.store_uri, self.base, self.address, self.alias = store, base, address, alias
+        # Stores travel without their connections, and each process opens its own once.
+        self.store = open_store(store)
+        self.base, self.address, self.alias = base, address, alias
         self.overrides = tuple(overrides)
 
     def wanted(self) -> Wanted:
         """See `TripleSource`."""
         if self.alias is None:
             return Wanted(address=self.address)
-        entry = current_entry(open_store(self.store_uri), self.alias)
+        entry = current_entry(self.store, self.alias)
         if entry is None:
             # Somebody removed the alias: what it pointed at when the endpoint was made stays.
             return Wanted(address=self.address)
@@ -100,14 +102,13 @@ class StoredTriple:
         """See `TripleSource`: what stood before, newest first, then the endpoint's first one."""
         if self.alias is None:
             return ()
-        standing = standing_targets(history(open_store(self.store_uri), self.alias))
+        standing = standing_targets(history(self.store, self.alias))
         return [Wanted(address=one) for one in dict.fromkeys([*standing[-2::-1], self.address])]
 
     def fetch(self, address: str) -> TripleFiles:
         """See `TripleSource`."""
-        store = open_store(self.store_uri)
-        record = load_record(store, address)
-        manifest = read_manifest(store, record)
+        record = load_record(self.store, address)
+        manifest = read_manifest(self.store, record)
         ours, theirs = self.base, manifest.base
         if (ours.identity, ours.family) != (theirs.identity, theirs.family):
             raise AdapterMismatch(
@@ -116,9 +117,9 @@ class StoredTriple:
                 "another base needs a new deployment"
             )
         cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
-        folder = fetch_once(store, record, cache=cache)
+        folder = fetch_once(self.store, record, cache=cache)
         config = change_endpoint(
-            manifest.endpoint(store=self.store_uri), self.overrides, source=address
+            manifest.endpoint(store=self.store.uri), self.overrides, source=address
         )
         return TripleFiles(address=address, folders=role_folders(folder), config=config)
 

@@ -72,6 +72,11 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path, changes, named):
     assert "\n" not in str(caught.value)
 
 
+def test_a_base_of_another_shape_is_said_to_be_one(tmp_path):
+    with pytest.raises(AdapterMismatch, match="hidden_size"):
+        check_adapter(write_adapter(tmp_path), base={"text_config": BASE})
+
+
 def test_pickled_weights_are_refused_before_anything_reads_them(tmp_path):
     write_adapter(tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
