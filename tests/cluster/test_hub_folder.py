@@ -1,5 +1,9 @@
 """An exported triple needs nothing of ours: plain PEFT and vLLM write what our engine writes."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from small import random_triple
 
@@ -85,6 +89,27 @@ def test_what_is_imported_again_writes_the_same(triple, written):
         assert written[record.address, role]
         assert written[again.address, role] == written[record.address, role]
     assert len({written[record.address, role] for role in Role}) > 1
+
+
+def verify(store, record) -> subprocess.CompletedProcess[str]:
+    """`lorid triple verify --probe` as it is typed, in a process and an engine of its own."""
+    lorid = str(Path(sys.executable).with_name("lorid"))
+    command = [lorid, "triple", "verify", record.address, "--probe", "--store", store.uri]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_probe_in_a_real_engine_tells_a_sound_triple_from_an_idle_one(triple, tmp_path):
+    store, record, _, _ = triple
+    sound = verify(store, record)
+    assert sound.returncode == 0, sound.stderr
+    assert "each adapter answers unlike the base" in sound.stdout
+    idle = verify(
+        store, random_triple(store, tmp_path / "idle", seed=5, idle=Role.KNOWLEDGE_GENERATOR)
+    )
+    assert idle.returncode == 2
+    assert idle.stderr.strip().splitlines()[-1] == (
+        "error: these adapters answer like the base: knowledge_generator"
+    )
 
 
 def test_plain_peft_writes_the_same(triple, written, prompts):
