@@ -23,25 +23,35 @@ DEEP = "deep_reasoner"
 WEIGHTS = f"{DEEP}/adapter_model.safetensors"
 
 
-@pytest.fixture
-def base(tmp_path):
-    return write_base(tmp_path / "base")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A store, its triple, that triple's base, and the folder that it was exported to."""
+    root = tmp_path_factory.mktemp("hub")
+    store, base = open_store(str(root / "store")), write_base(root / "base")
+    record = publish_triple(store, root / "made", base=base, temperature=0.7)
+    export_triple(store, record, into=root / "out", license_id="apache-2.0")
+    return store, record, base, root / "out"
 
 
 @pytest.fixture
-def store(tmp_path):
-    return open_store(str(tmp_path / "store"))
+def store(made):
+    return made[0]
 
 
 @pytest.fixture
-def record(store, base, tmp_path):
-    return publish_triple(store, tmp_path / "made", base=base, temperature=0.7)
+def record(made):
+    return made[1]
 
 
 @pytest.fixture
-def exported(store, record, tmp_path):
-    export_triple(store, record, into=tmp_path / "out", license_id="apache-2.0")
-    return tmp_path / "out"
+def base(made):
+    return made[2]
+
+
+@pytest.fixture
+def exported(made, tmp_path):
+    """A copy that a test may spoil."""
+    return shutil.copytree(made[3], tmp_path / "out")
 
 
 def test_an_exported_folder_comes_back_the_same(store, record, exported):
