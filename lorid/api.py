@@ -80,9 +80,10 @@ class Usage(Body):
 
 
 class SolveResponse(Body):
-    """Answer of `POST /v1/solve`."""
+    """Answer of `POST /v1/solve`; `triple` is the address of the one that wrote it."""
 
     id: str
+    triple: str
     answer: str | None
     outcome: OutcomeName
     confidence: float | None
@@ -121,9 +122,10 @@ class Transcript(Body):
 
 
 class GradeResult(Body):
-    """The verdict on one item, or its error."""
+    """The verdict on one item, or its error; `triple` is null when no model was asked."""
 
     id: str
+    triple: str | None = None
     verdict: VerdictName | None = None
     answer: str | None = None
     outcome: OutcomeName | None = None
@@ -135,7 +137,10 @@ class GradeResult(Body):
 
 
 class GradeSummary(Body):
-    """Counts over a request; `accuracy` is a share of the items without an error."""
+    """Counts over a request; `accuracy` is a share of the items without an error.
+
+    `triples`: those that solved items, in order of appearance; two when one took over meanwhile.
+    """
 
     num_items: int
     num_correct: int
@@ -144,6 +149,7 @@ class GradeSummary(Body):
     num_errors: int
     accuracy: float | None
     mean_rounds: float
+    triples: list[str]
 
 
 class GradeResponse(Body):
@@ -199,4 +205,5 @@ def summarize_results(results: list[GradeResult]) -> GradeSummary:
         num_errors=num_errors,
         accuracy=verdicts.count("correct") / num_judged if num_judged else None,
         mean_rounds=sum(solved) / len(solved) if solved else 0.0,
+        triples=list(dict.fromkeys(result.triple for result in results if result.triple)),
     )

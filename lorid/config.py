@@ -180,13 +180,20 @@ class FeedbackConfig(Section):
 
 
 class ServingConfig(Section):
-    """The endpoint."""
+    """The endpoint.
+
+    `alias_poll_s`: how often a replica that follows an alias looks where it points.
+    `max_adapter_rank`: the highest rank that the engine holds; None takes that of the first triple,
+    and a triple with a higher one then needs a restart.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     num_replicas: Annotated[int, Field(ge=1)] = 1
     max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
     request_timeout_s: Annotated[float, Field(gt=0)] = 600
+    alias_poll_s: Annotated[float, Field(gt=0)] = 10
+    max_adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
 
 
 class EvaluationConfig(Section):
@@ -197,26 +204,37 @@ class EvaluationConfig(Section):
     grade_base: bool = True
 
 
-class RunConfig(Section):
-    """A whole run."""
+class EndpointConfig(Section):
+    """The part of a run that an endpoint needs; a triple's manifest gives it too."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     store: Annotated[str, Field(min_length=1)] = "lorid-store"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    data: DataConfig = DataConfig()
     student: ModelConfig
-    teacher: TeacherConfig
-    training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     serving: ServingConfig = ServingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
 
     @field_validator("engine")
     @classmethod
     def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
         return _with_room(engine, info.data.get("sampling"))
+
+    def endpoint(self) -> "EndpointConfig":
+        """This config without what only a run needs."""
+        return EndpointConfig.model_validate(
+            {name: getattr(self, name) for name in EndpointConfig.model_fields}
+        )
+
+
+class RunConfig(EndpointConfig):
+    """A whole run."""
+
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 def load_config(
@@ -253,6 +271,23 @@ def parse_config(
         _apply_override(merged, override)
     try:
         return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from error
+
+
+def change_endpoint(
+    config: EndpointConfig, overrides: Sequence[str], *, source: str
+) -> EndpointConfig:
+    """An endpoint's config with `a.b=c` overrides.
+
+    Raises:
+        ConfigError: everything that is wrong, one line a problem.
+    """
+    merged = config.endpoint().model_dump(mode="json")
+    for override in overrides:
+        _apply_override(merged, override)
+    try:
+        return EndpointConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from error
 

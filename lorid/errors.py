@@ -11,6 +11,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   ├── EngineTimeout      no answer in time
 │   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
+│       └── AdapterIdle    an adapter is loaded and answers like the base
 ├── TeacherError           the teacher could not be used
 ├── TrainingError          one or more roles were not trained
 ├── ServeError             the endpoint could not be started, reached or used
@@ -74,6 +75,10 @@ class AdapterMismatch(EngineError):
     """An adapter is missing or does not fit the base model."""
 
     exit_code = 2
+
+
+class AdapterIdle(AdapterMismatch):
+    """An adapter answers like the base: it does nothing."""
 
 
 class TeacherError(LoridError):

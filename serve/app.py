@@ -1,9 +1,11 @@
-"""The endpoint of a trained run, for `serve run` and `serve deploy`.
+"""The endpoint of a triple, for `serve run` and `serve deploy`.
 
   serve run serve.app:build run=lorid-demo/store#demo
+  serve run serve.app:build run=s3://bucket/lorid@production
   serve deploy serve/config.yaml
 
-`run` is STORE#NAME: the newest triple of that run in a folder or in s3://bucket/prefix.
+`run` is STORE#NAME (the newest triple of that run, as of now), STORE#NAME/VERSION (that one), or
+STORE@ALIAS: what the alias points at, followed when `lorid triple promote` moves it.
 """
 
 from ray.serve import Application
@@ -17,5 +19,5 @@ def build(args: dict[str, str]) -> Application:
     changes = dict(args)
     run = changes.pop("run", None)
     if run is None:
-        raise ConfigError("run is missing: serve run serve.app:build run=STORE#NAME")
+        raise ConfigError("run is missing: serve run serve.app:build run=STORE#NAME or STORE@ALIAS")
     return app_of_run(run, overrides=changes)

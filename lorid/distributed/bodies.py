@@ -6,11 +6,22 @@ must be imported above the class.
 
 import time
 import uuid
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from lorid.api import AttemptBody, RoundBody
 from lorid.errors import LoridError
 from lorid.method.feedback import Attempt, Sampled, Transcript
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Generic[Content]):
+    """What a replica answers, and the address of the triple that wrote it."""
+
+    triple: str
+    answer: Content
 
 
 def rounds_body(transcript: Transcript) -> list[RoundBody]:
@@ -43,8 +54,8 @@ def explained(transcript: Transcript) -> str:
     return f"The answer is {transcript.answer}."
 
 
-def completion_body(model: str, sampled: Sampled) -> dict[str, Any]:
-    """The OpenAI-compatible body of one text."""
+def completion_body(model: str, sampled: Sampled, *, triple: str) -> dict[str, Any]:
+    """The OpenAI-compatible body of one text; the fingerprint names the triple."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": sampled.text},
@@ -55,6 +66,7 @@ def completion_body(model: str, sampled: Sampled) -> dict[str, Any]:
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
+        "system_fingerprint": triple,
         "choices": [choice],
         "usage": {
             "prompt_tokens": sampled.num_prompt_tokens,

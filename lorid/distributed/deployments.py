@@ -9,28 +9,28 @@
                                                                    all questions in one batch
 
 The rounds run inside the engine's replica, next to the engine: a question is one Serve call instead
-of three a round. `build_app` is also what tests run, with a scripted engine in Serve's local mode.
+of three a round. Which triple a question gets, and how one follows another, is in
+`lorid.distributed.switching`. `build_app` is also what tests run, with a scripted engine in Serve's
+local mode.
 """
 
 import asyncio
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from lorid.api import SolveRequest
-from lorid.artifacts.records import Record, fetch, list_records, load_record
-from lorid.artifacts.store import ArtifactStore, open_store
-from lorid.config import RunConfig, parse_config
+from lorid.artifacts.records import Record
+from lorid.artifacts.store import open_store
+from lorid.artifacts.triples import read_manifest, resolve_triple
+from lorid.config import EndpointConfig, change_endpoint
+from lorid.distributed.bodies import Answered
 from lorid.distributed.ingress import Ingress
-from lorid.engines.base import GenerationRequest, TextEngine
-from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
+from lorid.distributed.switching import TripleSwitch
+from lorid.engines.base import GenerationRequest, StudentTextEngine
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import (
     Ask,
@@ -43,58 +43,78 @@ from lorid.method.feedback import (
 )
 from lorid.method.roles import Role
 
-EngineFactory = Callable[[RunConfig], TextEngine]
-CONFIG_FILE = "config.yaml"
-ADAPTERS_FOLDER = "adapters"
+EngineFactory = Callable[[EndpointConfig], StudentTextEngine]
+# The one that serves, and the one that comes or drains.
+NUM_TRIPLES = 2
 
 
 class StudentEngine:
-    """One engine, and the questions that it is answering."""
+    """One engine, the triple that it serves, and the questions that it is answering."""
 
-    def __init__(self, config_json: str, factory: EngineFactory) -> None:
-        self.config = RunConfig.model_validate_json(config_json)
+    def __init__(
+        self, config_json: str, factory: EngineFactory, source: TripleSource, follows: bool
+    ) -> None:
+        self.config = EndpointConfig.model_validate_json(config_json)
         self.checker = AnswerChecker()
         # Each question has up to two texts in flight; more questions would only wait inside vLLM.
         self.slots = asyncio.Semaphore(self.config.serving.max_concurrent_questions)
         self.engine = factory(self.config)
-        self.probes: Mapping[str, str] | None = None
+        poll_s = self.config.serving.alias_poll_s if follows else None
+        self.triples = TripleSwitch(self.engine, source, poll_s=poll_s)
 
-    async def solve(self, request: SolveRequest) -> Transcript:
-        """Answer one question by mutual feedback."""
-        feedback = self.config.feedback
+    async def solve(self, request: SolveRequest) -> Answered[Transcript]:
+        """Answer one question by mutual feedback, all of its rounds by one triple."""
+        # The triple is chosen when the question's turn comes, so that none waits on an old one.
+        async with self.slots, self.triples.lease() as triple:
+            transcript = await self._solve(request, triple=triple.address, config=triple.config)
+            return Answered(triple=triple.address, answer=transcript)
+
+    async def _solve(
+        self, request: SolveRequest, *, triple: str, config: EndpointConfig
+    ) -> Transcript:
+        feedback = config.feedback
         policy = Policy(
             rule=request.rule or feedback.rule,
             max_rounds=request.max_rounds or feedback.max_rounds,
             on_exhaustion=feedback.on_exhaustion,
         )
-        seed = self.config.seed if request.seed is None else request.seed
+        seed = config.seed if request.seed is None else request.seed
 
         async def sample(ask: Ask) -> Sampled:
-            return await self._sample(request.question, ask.role, ask=ask, seed=seed)
+            return await self._sample(request.question, ask.role, ask=ask, seed=seed, triple=triple)
 
-        async with self.slots:
-            generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
-            return await run_async(generator, sample=sample)
+        generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
+        return await run_async(generator, sample=sample)
 
-    async def answer_alone(self, question: str, role: str | None, seed: int | None) -> Sampled:
+    async def answer_alone(
+        self, question: str, role: str | None, seed: int | None
+    ) -> Answered[Sampled]:
         """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
-        knowledge = None
-        if role == Role.DEEP_REASONER:
-            drawn = await self.answer_alone(question, Role.KNOWLEDGE_GENERATOR, seed)
-            knowledge = drawn.text
-        ask = Ask(
-            role=Role(role) if role else Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge
-        )
-        chosen = self.config.seed if seed is None else seed
-        async with self.slots:
-            return await self._sample(question, Role(role) if role else None, ask=ask, seed=chosen)
+        async with self.slots, self.triples.lease() as triple:
+            chosen = triple.config.seed if seed is None else seed
+            knowledge = None
+            if role == Role.DEEP_REASONER:
+                ask = Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=0)
+                drawn = await self._sample(
+                    question, ask.role, ask=ask, seed=chosen, triple=triple.address
+                )
+                knowledge = drawn.text
+            speaker = Role(role) if role else None
+            ask = Ask(role=speaker or Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge)
+            sampled = await self._sample(
+                question, speaker, ask=ask, seed=chosen, triple=triple.address
+            )
+            return Answered(triple=triple.address, answer=sampled)
 
-    async def _sample(self, question: str, role: Role | None, *, ask: Ask, seed: int) -> Sampled:
+    async def _sample(
+        self, question: str, role: Role | None, *, ask: Ask, seed: int, triple: str
+    ) -> Sampled:
         """One text; `ask` seeds it, so that a round is drawn the same way whoever asks."""
         completion = await self.engine.generate(
             GenerationRequest(
                 question=question,
                 role=role,
+                triple=triple,
                 knowledge=ask.knowledge,
                 seed=generation_seed(seed, question=question, ask=ask),
             )
@@ -106,12 +126,14 @@ class StudentEngine:
             num_prompt_tokens=completion.num_prompt_tokens,
         )
 
-    async def idle_adapters(self) -> list[str]:
-        """Roles whose probe equals the base's; none when all three adapters are in use."""
-        if self.probes is None:
-            self.probes = await self.engine.probe()
-        base = self.probes["base"]
-        return [str(role) for role in Role if self.probes.get(str(role), base) == base]
+    async def ready(self) -> dict[str, Any]:
+        """Load what is not loaded yet; returns `status`."""
+        await self.triples.start()
+        return self.triples.status()
+
+    async def status(self) -> dict[str, Any]:
+        """Which triple this replica serves, and why it does not serve another."""
+        return self.triples.status()
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
@@ -119,10 +141,13 @@ class StudentEngine:
 
 
 def build_app(
-    config: RunConfig, *, triple_address: str = "", factory: EngineFactory | None = None
+    config: EndpointConfig,
+    *,
+    source: TripleSource,
+    follows: bool = False,
+    factory: EngineFactory | None = None,
 ) -> Application:
-    """The graph of a run's triple; `factory` makes the engine (tests inject a scripted one)."""
-    make = factory or TripleEngine(store=config.store, address=triple_address)
+    """The graph; `factory` makes the engine (tests inject a scripted one)."""
     ingress: Any = serve.deployment(
         Ingress,
         name="Ingress",
@@ -130,11 +155,19 @@ def build_app(
         ray_actor_options={"num_cpus": 0.1},
         graceful_shutdown_timeout_s=5,
     )
-    return ingress.bind(student_app(config, factory=make), config.serving.max_concurrent_questions)
+    student = student_app(config, source=source, follows=follows, factory=factory)
+    return ingress.bind(student, config.serving.max_concurrent_questions)
 
 
-def student_app(config: RunConfig, *, factory: EngineFactory) -> Application:
+def student_app(
+    config: EndpointConfig,
+    *,
+    source: TripleSource,
+    follows: bool = False,
+    factory: EngineFactory | None = None,
+) -> Application:
     """The graph without its ingress: one call a question."""
+    make = factory or VllmFactory(num_triples=NUM_TRIPLES if follows else 1)
     serving, engine = config.serving, config.engine
     student: Any = serve.deployment(
         StudentEngine,
@@ -150,90 +183,61 @@ def student_app(config: RunConfig, *, factory: EngineFactory) -> Application:
         health_check_timeout_s=60,
         graceful_shutdown_timeout_s=5,
     )
-    return student.bind(config.model_dump_json(), factory)
+    return student.bind(config.endpoint().model_dump_json(), make, source, follows)
 
 
-class TripleEngine:
-    """Makes the real engine in its replica: fetches the triple to this node, then loads it."""
+class VllmFactory:
+    """Makes the real engine in its replica."""
 
-    def __init__(self, *, store: str, address: str) -> None:
-        self.store, self.address = store, address
+    def __init__(self, *, num_triples: int) -> None:
+        self.num_triples = num_triples
 
-    def __call__(self, config: RunConfig) -> TextEngine:
+    def __call__(self, config: EndpointConfig) -> StudentTextEngine:
         from lorid.engines.vllm import VllmEngine
 
-        store = open_store(self.store)
-        cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
-        folder = fetch_once(store, load_record(store, self.address), cache=cache)
         return VllmEngine(
             student=config.student,
-            adapters={role: folder / ADAPTERS_FOLDER / role for role in Role},
             sampling=config.sampling,
             engine=config.engine,
             seed=config.seed,
+            num_triples=self.num_triples,
+            max_rank=config.serving.max_adapter_rank,
         )
 
 
-def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Path:
-    """The node-local copy of an artifact, whole and verified; replicas of a node may race.
-
-    An existing copy is kept if it still equals the record: another replica may be reading it.
-
-    Raises:
-        ConfigError: the cache belongs to another user, who could change what is loaded.
-    """
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
-        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
-    folder = cache / record.address.replace("/", "-")
-    if is_intact(record, folder):
-        return folder
-    fresh = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        fetch(store, record, into=fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    except OSError:
-        # Another replica was first; its copy passed the same checks, or this fails.
-        if not is_intact(record, folder):
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return folder
-
-
-def is_intact(record: Record, folder: Path) -> bool:
-    """Whether a folder holds each file of a record, unchanged."""
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    paths = [(folder / entry.path, entry.sha256) for entry in record.files]
-    return all(path.is_file() and digest(path) == sha256 for path, sha256 in paths)
+def app_of_triple(config: EndpointConfig, triple: Record) -> Application:
+    """The graph of one triple, with the settings of `config` rather than the triple's own."""
+    endpoint = config.endpoint()
+    store = open_store(endpoint.store)
+    sections = ("sampling", "feedback")
+    overrides = [f"{name}={getattr(endpoint, name).model_dump_json()}" for name in sections]
+    source = StoredTriple(
+        store=store.uri,
+        base=read_manifest(store, triple).base,
+        address=triple.address,
+        overrides=[*overrides, f"seed={endpoint.seed}"],
+    )
+    return build_app(endpoint, source=source)
 
 
 def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Application:
-    """The graph of `STORE#NAME`: the newest triple of that run in that store.
+    """The graph of `STORE#NAME`, `STORE#NAME/VERSION` or `STORE@ALIAS`; an alias is followed.
 
     Raises:
-        ConfigError: the address is malformed.
+        ConfigError: the address or a change is malformed.
         ArtifactIncomplete: the store holds no such triple.
     """
-    store_uri, hash_mark, name = run.rpartition("#")
-    if not hash_mark or not store_uri or not name:
-        raise ConfigError(f"run={run!r}: expected STORE#NAME, such as s3://bucket/lorid#gsm8k")
-    store = open_store(store_uri)
-    records = list_records(store, kind="triple", name=name)
-    if not records:
-        raise ArtifactIncomplete(
-            f"{store.uri} holds no triple named {name!r}; train one with jobs/distill.py"
-        )
-    newest = records[-1]
-    entry = next((entry for entry in newest.files if entry.path == CONFIG_FILE), None)
-    if entry is None:
-        raise ArtifactIncomplete(f"{newest.address} holds no {CONFIG_FILE}")
-    text = store.read(f"blobs/{entry.sha256}").decode()
+    address = parse_address(run)
+    store = open_store(address.store)
+    triple = resolve_triple(store, address.reference)
+    manifest = read_manifest(store, triple)
     changes = [f"{key}={value}" for key, value in (overrides or {}).items()]
-    config = parse_config(text, overrides=[f"store={store.uri}", *changes], source=newest.address)
-    return build_app(config, triple_address=newest.address)
+    config = change_endpoint(manifest.endpoint(store=store.uri), changes, source=triple.address)
+    source = StoredTriple(
+        store=store.uri,
+        base=manifest.base,
+        address=triple.address,
+        alias=address.alias,
+        overrides=changes,
+    )
+    return build_app(config, source=source, follows=address.alias is not None)

@@ -18,13 +18,15 @@ from typing import Any
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from lorid.artifacts.records import Record
 from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
-from lorid.distributed.deployments import build_app
+from lorid.distributed.deployments import app_of_triple
 from lorid.distributed.progress import Progress
 from lorid.errors import ServeError
 from lorid.jsonl import write_jsonl
+from lorid.method.grader import GRADER_VERSION
 from lorid.method.problems import Problem
 
 APP_NAME = "lorid"
@@ -35,7 +37,7 @@ NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
 
 
 @contextmanager
-def served(config: RunConfig, *, triple_address: str) -> Iterator[str]:
+def served(config: RunConfig, *, triple: Record) -> Iterator[str]:
     """The triple's endpoint for the duration of the block; gives its URL.
 
     Raises:
@@ -47,7 +49,7 @@ def served(config: RunConfig, *, triple_address: str) -> Iterator[str]:
     serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
     try:
         serve.run(
-            build_app(config, triple_address=triple_address),
+            app_of_triple(config, triple),
             name=APP_NAME,
             route_prefix="/",
             blocking=False,
@@ -94,21 +96,21 @@ def grade_split(
     config: RunConfig, problems: Sequence[Problem], *, url: str, folder: Path
 ) -> Mapping[str, Any]:
     """Grade every problem by HTTP; writes `attempts.jsonl` and `base.jsonl`; returns the counts."""
-    attempts, num_errors = _grade(config, problems, url=url)
+    attempts, counts = _grade(config, problems, url=url)
     write_jsonl(folder / "attempts.jsonl", attempts)
     base = _ask_base(config, problems, url=url) if config.evaluation.grade_base else []
     write_jsonl(folder / "base.jsonl", base)
-    return {"num_problems": len(attempts), "num_errors": num_errors, "num_base": len(base)}
+    return {**counts, "num_base": len(base), "grader_version": GRADER_VERSION}
 
 
 def _grade(
     config: RunConfig, problems: Sequence[Problem], *, url: str
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[dict[str, Any]], Mapping[str, int | float]]:
     size = config.evaluation.items_per_request
     chunks = [problems[start : start + size] for start in range(0, len(problems), size)]
     rows: dict[str, dict[str, Any]] = {}
     reasons: list[str] = []
-    num_correct = 0
+    num_correct = num_rounds = 0
     with (
         Progress("evaluate") as progress,
         client_of(config, url) as client,
@@ -122,6 +124,7 @@ def _grade(
                     reasons.append(result["error"])
                 else:
                     num_correct += result["verdict"] == "correct"
+                    num_rounds += result["num_rounds"]
                     rows[result["id"]] = result["transcript"]["attempts"]
             done = len(rows) + len(reasons)
             note = f"accuracy so far {num_correct / max(1, len(rows)):.1%}"
@@ -140,7 +143,14 @@ def _grade(
         }
         for problem in problems
     ]
-    return ordered, len(reasons)
+    counts = {
+        "num_problems": len(ordered),
+        "num_correct": num_correct,
+        "num_errors": len(reasons),
+        "accuracy": num_correct / len(ordered),
+        "mean_rounds": num_rounds / len(rows),
+    }
+    return ordered, counts
 
 
 def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from lorid.api import (
     summarize_results,
 )
 from lorid.distributed.bodies import (
+    Answered,
     cause_of,
     completion_body,
     explained,
@@ -38,7 +39,7 @@ from lorid.distributed.bodies import (
     rounds_body,
     sendable,
 )
-from lorid.errors import LoridError, PromptTooLong
+from lorid.errors import AdapterIdle, LoridError, PromptTooLong
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Outcome, Sampled
@@ -114,9 +115,11 @@ class Ingress:
     @web.post("/v1/solve")
     async def solve(self, body: SolveRequest) -> SolveResponse:
         """Solve one question by mutual feedback."""
-        transcript = await self.student.solve.remote(body)
+        solved = await self.student.solve.remote(body)
+        transcript = solved.answer
         return SolveResponse(
             id=uuid.uuid4().hex,
+            triple=solved.triple,
             answer=transcript.answer,
             outcome=transcript.outcome.value,
             confidence=transcript.confidence,
@@ -154,14 +157,15 @@ class Ingress:
         questions = [message.content for message in body.messages if message.role == "user"]
         if not questions:
             return error_response(422, "messages: none of the user", kind="invalid_request")
-        sampled = await self._answer(questions[-1], body)
-        return completion_body(body.model, sampled)
+        written = await self._answer(questions[-1], body)
+        return completion_body(body.model, written.answer, triple=written.triple)
 
     @web.get("/v1/models")
     async def models(self) -> dict[str, Any]:
-        """The models that chat completions can name."""
-        data = [{"id": name, "object": "model", "owned_by": "lorid"} for name in MODELS]
-        return {"object": "list", "data": data}
+        """The models that chat completions can name, and what the replica asked serves."""
+        status = await self.student.status.remote()
+        about = {"object": "model", "owned_by": "lorid", "triple": status["triple"]}
+        return {"object": "list", "data": [{"id": name, **about} for name in MODELS], **status}
 
     @web.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -169,35 +173,36 @@ class Ingress:
         return {"status": "ok"}
 
     @web.get("/readyz", response_model=None)
-    async def readyz(self) -> dict[str, str] | JSONResponse:
-        """Ready: the engine is loaded, and each adapter answers unlike the base."""
+    async def readyz(self) -> dict[str, Any] | JSONResponse:
+        """Ready: the engine is loaded, and each adapter answers unlike the base.
+
+        Says too which triple the replica asked serves, and why not another that it should.
+        """
         try:
-            idle = await self.student.idle_adapters.remote()
+            status = await self.student.ready.remote()
         except Exception as error:
+            cause = cause_of(error)
             # What lorid itself refuses, such as an adapter that does not fit, will not mend itself.
-            kind = "cannot_start" if isinstance(cause_of(error), LoridError) else "not_ready"
+            kind = "cannot_start" if isinstance(cause, LoridError) else "not_ready"
+            kind = "idle_adapters" if isinstance(cause, AdapterIdle) else kind
             return error_response(503, readable(error), kind=kind)
-        if idle:
-            message = f"these adapters answer like the base: {', '.join(idle)}"
-            return error_response(503, message, kind="idle_adapters")
-        return {"status": "ready"}
+        return {"status": "ready", **status}
 
     @web.get("/")
     async def root(self) -> dict[str, str]:
         """Where to go."""
         return {"name": "lorid", "documentation": "/docs", "schema": "/openapi.json"}
 
-    async def _answer(self, question: str, body: ChatRequest) -> Sampled:
+    async def _answer(self, question: str, body: ChatRequest) -> Answered[Sampled]:
         if body.model != "lorid":
             return await self.student.answer_alone.remote(question, MODELS[body.model], body.seed)
-        transcript = await self.student.solve.remote(
-            SolveRequest(question=question, seed=body.seed)
+        solved = await self.student.solve.remote(SolveRequest(question=question, seed=body.seed))
+        sampled = Sampled(
+            text=explained(solved.answer),
+            num_tokens=solved.answer.num_tokens,
+            num_prompt_tokens=solved.answer.num_prompt_tokens,
         )
-        return Sampled(
-            text=explained(transcript),
-            num_tokens=transcript.num_tokens,
-            num_prompt_tokens=transcript.num_prompt_tokens,
-        )
+        return Answered(triple=solved.triple, answer=sampled)
 
     async def _grade(self, number: int, raw: dict[str, Any], body: GradeRequest) -> GradeResult:
         name = raw.get("id")
@@ -226,7 +231,7 @@ class Ingress:
                 answer=item.submission,
                 reason=f"submission and reference: {verdict.reason}",
             )
-        transcript = await self.student.solve.remote(
+        answered = await self.student.solve.remote(
             SolveRequest(
                 question=item.question,
                 max_rounds=body.max_rounds,
@@ -234,8 +239,10 @@ class Ingress:
                 seed=body.seed,
             )
         )
+        transcript = answered.answer
         solved = GradeResult(
             id=item.id,
+            triple=answered.triple,
             answer=transcript.answer,
             outcome=transcript.outcome.value,
             confidence=transcript.confidence,

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lorid.artifacts.triples import TRIPLE_FORMAT, file_sha256, model_identity
 from lorid.config import ModelConfig, RunConfig
-from lorid.errors import DataError
+from lorid.method.grader import GRADER_VERSION
 from lorid.method.roles import Role
 
 GENERATOR_VERSION = 2
@@ -26,7 +27,7 @@ def data_inputs(config: RunConfig) -> dict[str, Any]:
     if config.data.source == "jsonl":
         for split in ("train", "test"):
             path = Path(str(getattr(config.data, split)))
-            inputs[f"data.{split}"] = _file_digest(path)
+            inputs[f"data.{split}"] = file_sha256(path)[:16]
     return inputs
 
 
@@ -68,6 +69,8 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
     del inputs["role"], inputs["training.num_epochs"]
     return {
         **inputs,
+        "triple.format": TRIPLE_FORMAT,
+        "grader": GRADER_VERSION,
         **_flat("sampling", config.sampling.model_dump(mode="json")),
         **_flat("feedback", config.feedback.model_dump(mode="json")),
     }
@@ -79,30 +82,11 @@ def evaluation_inputs(config: RunConfig) -> dict[str, Any]:
 
 
 def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:
-    path = Path(model.path)
-    identity = _folder_digest(path) if path.is_dir() else f"{model.path}@{model.revision}"
     return {
-        f"{prefix}.model": identity,
+        f"{prefix}.model": model_identity(model),
         f"{prefix}.family": model.family,
         f"{prefix}.dtype": model.dtype,
     }
-
-
-def _folder_digest(folder: Path) -> str:
-    """Content of a model folder: its weights, config and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
-            digest.update(path.name.encode() + _file_digest(path).encode())
-    return f"folder:{digest.hexdigest()[:16]}"
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the config's path") from error
 
 
 def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,6 @@ class TeacherEngine:
         teacher = self.config.teacher
         self.engine = VllmEngine(
             student=teacher.model,
-            adapters={},
             sampling=teacher.sampling,
             engine=teacher.engine,
             seed=self.config.seed,

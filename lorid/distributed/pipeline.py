@@ -10,7 +10,6 @@ workers and node types are not inputs.
 """
 
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,17 @@ from typing import Any
 from rich.console import Console
 
 from lorid.artifacts.leases import held
-from lorid.artifacts.records import Kind, Record, fetch, publish
+from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
 from lorid.artifacts.stages import announce_differences, run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.triples import (
+    HUB_ID,
+    MANIFEST_FILE,
+    Source,
+    dump_manifest,
+    make_manifest,
+    role_folders,
+)
 from lorid.config import ModelConfig, RunConfig, dump_config
 from lorid.distributed.inputs import (
     adapter_inputs,
@@ -38,7 +45,6 @@ from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 STAGES_ON_RAY = ("knowledge", "train", "evaluate")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Announce = Callable[[str], None]
 
 
@@ -207,16 +213,27 @@ def train(run: Run) -> dict[str, Record]:
 
 
 def bind_triple(run: Run) -> Record:
-    """One artifact with the three adapters and the complete config: what Serve loads."""
+    """One artifact with the three adapters, the manifest and the run's config: what Serve loads."""
     adapters = {role: _adapter(run, role) for role in Role}
 
     def build(folder: Path) -> Mapping[str, Any]:
+        addresses: dict[Role, str | None] = {}
+        folders = role_folders(folder)
         for role, record in adapters.items():
             if record is None:
                 raise ArtifactIncomplete(f"the adapter of {role} is missing; run the train stage")
-            fetch(run.store, record, into=folder / "adapters" / role)
+            fetch(run.store, record, into=folders[role])
+            addresses[role] = record.address
+        manifest = make_manifest(
+            run.config,
+            folders=folders,
+            addresses=addresses,
+            data=_source("data", run.config, data_inputs(run.config)),
+            knowledge=_source("knowledge", run.config, knowledge_inputs(run.config)),
+        )
+        (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
         (folder / "config.yaml").write_text(dump_config(run.config))
-        return {str(role): record.address for role, record in adapters.items() if record}
+        return {str(role): address for role, address in addresses.items()}
 
     return run_stage(
         run.store,
@@ -240,7 +257,7 @@ def evaluate(run: Run) -> dict[str, Record]:
     def build(folder: Path) -> Mapping[str, Any]:
         with _fetched(run.store, data) as source:
             problems = read_split(source, "test")
-        with served(run.config, triple_address=triple.address) as url:
+        with served(run.config, triple=triple) as url:
             run.announce(f"  serving at {url}")
             return grade_split(run.config, problems, url=url, folder=folder)
 
@@ -359,6 +376,12 @@ def _found(model: ModelConfig, *, field: str) -> ModelConfig:
     if not HUB_ID.fullmatch(model.path):
         raise ConfigError(f"{field}.path: {model.path} is neither a folder nor a hub id (org/name)")
     return model
+
+
+def _source(kind: Kind, config: RunConfig, inputs: Mapping[str, Any]) -> Source:
+    return Source(
+        address=f"{kind}/{config.name}/{version_of(inputs)}", fingerprint=fingerprint(inputs)
+    )
 
 
 def _scalars(details: Mapping[str, Any]) -> dict[str, Any]:

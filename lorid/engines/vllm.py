@@ -1,23 +1,32 @@
-"""TextEngine over vLLM: one base in memory, the three adapters beside it, one batch for all.
+"""StudentTextEngine over vLLM: one base in memory, triples beside it, one batch for all.
 
-    engine = VllmEngine(student=model, adapters={role: folder}, sampling=..., engine=...)
-    completion = await engine.generate(GenerationRequest(question="...", role=role, seed=1))
+    engine = VllmEngine(student=model, sampling=..., engine=..., num_triples=1)
+    await engine.load("mine", adapters={role: folder}, sampling=...)
+    completion = await engine.generate(GenerationRequest(question="...", role=role, triple="mine"))
 
 The engine starts with the first call. Every adapter is checked and then added before it is used,
-since a request for one that does not fit would end the engine. Without adapters it serves a
-teacher: `complete` takes any user turn. Adapter paths never come from a request.
+since a request for one that does not fit would end the engine. Without room for triples it serves
+a teacher: `complete` takes any user turn. Adapter paths never come from a request.
 """
 
 import asyncio
-import hashlib
+import math
 import os
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lorid.artifacts.adapters import (
+    WEIGHTS_FILE,
+    AdapterInfo,
+    check_adapter,
+    engine_rank,
+    read_adapter_config,
+)
+from lorid.artifacts.triples import file_sha256
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
-from lorid.engines.adapters import WEIGHTS_FILE, check_adapter, engine_rank
 from lorid.engines.base import Completion, FinishReason, GenerationRequest
 from lorid.errors import AdapterMismatch, ConfigError, EngineError, PromptTooLong
 from lorid.method.roles import Role
@@ -30,38 +39,53 @@ PROBE_QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are 
 PROBE_TOKENS = 24
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """A triple in the engine: vLLM's name of each adapter, and how its texts are drawn."""
+
+    requests: "Mapping[Role, LoRARequest]"
+    sampling: SamplingConfig
+
+
 class VllmEngine:
-    """One vLLM engine in this process (CPU) or with its own core process (GPU)."""
+    """One vLLM engine in this process (CPU) or with its own core process (GPU).
+
+    `num_triples` is how many it has room for; `max_rank`, and the ranks of the first triple, decide
+    the rank that all of them may have.
+    """
 
     def __init__(
         self,
         *,
         student: ModelConfig,
-        adapters: Mapping[Role, Path],
         sampling: SamplingConfig,
         engine: EngineConfig,
         seed: int = 0,
+        num_triples: int = 0,
+        max_rank: int | None = None,
     ) -> None:
         self.student, self.sampling, self.config, self.seed = student, sampling, engine, seed
-        self.adapter_folders = dict(adapters)
-        self.requests: dict[Role, LoRARequest] = {}
+        self.num_triples, self.max_rank = num_triples, max_rank or 1
+        self.triples: dict[str, _Loaded] = {}
+        self.num_added = 0
         self.stop_ids: list[int] = []
+        self.base: dict[str, Any] = {}
         self.tokenizer: Any = None
         self.engine: Any = None
         self._started: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load base and adapters; does nothing when that is done.
+        """Load the base; does nothing when that is done.
 
         Raises:
-            AdapterMismatch: an adapter does not fit the base.
+            ConfigError: the base cannot be read.
             EngineError: the engine cannot start.
         """
         if self._started is None:
             self._started = asyncio.create_task(self._start())
         started = self._started
         try:
-            # A caller that goes away must not leave an engine without its adapters.
+            # A caller that goes away must not leave half an engine.
             await asyncio.shield(started)
         except Exception:
             if self._started is started:
@@ -72,10 +96,11 @@ class VllmEngine:
         """Write one text in a role's voice; role None asks the base itself.
 
         Raises:
+            AdapterMismatch: the triple is not loaded.
             PromptTooLong: the prompt leaves no room for an answer.
             EngineError: the engine failed.
         """
-        await self.start()
+        loaded = self._loaded(request.triple)
         prompt = encode_prompt(
             self.tokenizer,
             family=self.student.family,
@@ -83,34 +108,75 @@ class VllmEngine:
             question=request.question,
             knowledge=request.knowledge,
         )
-        return await self._sample(prompt, role=request.role, seed=request.seed)
+        adapter = None if request.role is None else loaded.requests[request.role]
+        return await self._sample(
+            prompt, adapter=adapter, seed=request.seed, sampling=loaded.sampling
+        )
 
     async def complete(self, turn: str, *, seed: int | None = None) -> Completion:
         """Answer any user turn with the base itself (a teacher)."""
         await self.start()
         prompt = encode_turn(self.tokenizer, family=self.student.family, text=turn)
-        return await self._sample(prompt, role=None, seed=seed)
+        return await self._sample(prompt, adapter=None, seed=seed, sampling=self.sampling)
 
-    async def probe(self) -> Mapping[str, str]:
-        """A short greedy text from the base and from each role."""
+    async def load(
+        self, triple: str, *, adapters: Mapping[Role, Path], sampling: SamplingConfig
+    ) -> None:
+        """See `TripleHost.load`."""
+        if triple in self.triples:
+            return
+        if len(self.triples) >= self.num_triples:
+            raise EngineError(f"this engine holds {self.num_triples} triples, and has them")
+        if self.engine is None:
+            ranks = [read_adapter_config(folder).r for folder in adapters.values()]
+            self.max_rank = max(self.max_rank, *ranks)
         await self.start()
+        # Reading weights takes seconds at full size, and questions are being answered meanwhile.
+        infos = {
+            role: await asyncio.to_thread(self._fitting, role, folder)
+            for role, folder in adapters.items()
+        }
+        await self._let_go_of_strays()
+        requests: dict[Role, LoRARequest] = {}
+        try:
+            for role, info in infos.items():
+                requests[role] = await self._add(role, info)
+        except BaseException:
+            await asyncio.shield(self._remove(requests))
+            raise
+        self.triples[triple] = _Loaded(requests=requests, sampling=sampling)
+
+    async def unload(self, triple: str) -> None:
+        """See `TripleHost.unload`."""
+        loaded = self.triples.pop(triple, None)
+        if loaded is not None:
+            await self._remove(loaded.requests)
+
+    async def probe(self, triple: str) -> Mapping[str, str]:
+        """A short greedy text from the base and from each role of the triple."""
+        loaded = self._loaded(triple)
         prompt = encode_prompt(
             self.tokenizer,
             family=self.student.family,
             role=Role.INTUITIVE_REASONER,
             question=PROBE_QUESTION,
         )
-        # The same prompt for all: then a text that equals the base's means an idle adapter.
-        roles: tuple[Role | None, ...] = (None, *self.requests)
-        greedy = self.sampling.model_copy(
+        greedy = loaded.sampling.model_copy(
             update={"temperature": 0.0, "max_new_tokens": PROBE_TOKENS}
         )
+        # The same prompt for all: then a text that equals the base's means an idle adapter.
         outputs = await asyncio.gather(
-            *(self._output(prompt, role=role, seed=0, sampling=greedy) for role in roles)
+            *(
+                self._output(prompt, adapter=adapter, seed=0, sampling=greedy)
+                for adapter in (None, *loaded.requests.values())
+            )
         )
+        for name, output in zip(("base", *loaded.requests), outputs, strict=True):
+            if not math.isfinite(output.cumulative_logprob):
+                raise AdapterMismatch(f"{name}: its likelihoods are not finite numbers")
         # A lightly trained adapter may write the base's words: its likelihood still differs.
         texts = [f"{output.text.strip()} [{output.cumulative_logprob:.6f}]" for output in outputs]
-        names = ("base", *self.requests)
+        names = ("base", *loaded.requests)
         return {str(name): text for name, text in zip(names, texts, strict=True)}
 
     async def check(self) -> None:
@@ -124,6 +190,7 @@ class VllmEngine:
     async def aclose(self) -> None:
         """End the engine and what it started."""
         self._started = None
+        self.triples = {}
         if self.engine is not None:
             self.engine.shutdown()
             self.engine = None
@@ -137,19 +204,16 @@ class VllmEngine:
         source = {"revision": self.student.revision, "trust_remote_code": False}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(self.student.path, **source)
-            base = AutoConfig.from_pretrained(self.student.path, **source).to_dict()
+            self.base = AutoConfig.from_pretrained(self.student.path, **source).to_dict()
         except (OSError, ValueError) as error:
             cause = " ".join(str(error).split())[:160]
             raise ConfigError(f"cannot load the model {self.student.path}: {cause}") from error
-        checked = [check_adapter(folder, base=base) for folder in self.adapter_folders.values()]
-        arguments = self._arguments(max_lora_rank=engine_rank(checked) if checked else None)
         try:
-            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
         except Exception as error:
             cause = " ".join(str(error).split())[:300]
             raise EngineError(f"vLLM cannot start on {self.student.path}: {cause}") from error
         self.stop_ids = stop_token_ids(self.tokenizer, family=self.student.family)
-        await self._add_adapters()
 
     def _set_environment(self) -> None:
         defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -168,7 +232,7 @@ class VllmEngine:
         for key, value in defaults.items():
             os.environ.setdefault(key, value)
 
-    def _arguments(self, *, max_lora_rank: int | None) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         config = self.config
         arguments: dict[str, Any] = {
             "model": self.student.path,
@@ -194,38 +258,74 @@ class VllmEngine:
             # A seeded request whose prompt is split over two steps ends the engine on the CPU
             # ("CPU Generator does not use offset", vLLM 0.32): prompts are read whole.
             arguments["enable_chunked_prefill"] = False
-        if max_lora_rank is not None:
+        if self.num_triples:
             # On the CPU a request without an adapter takes the weights of the last slot when others
-            # of its batch have one (index -1, vLLM 0.32): that slot stays empty, all zeros.
-            num_slots = len(self.adapter_folders) + (0 if config.num_gpus else 1)
+            # of its batch have one (index -1, vLLM 0.32): that slot stays empty, all zeros. vLLM
+            # fills the lowest free slot, and `load` never lets it hold more than the others.
+            num_slots = self.num_triples * len(Role) + (0 if config.num_gpus else 1)
             arguments |= {
                 "enable_lora": True,
                 "max_loras": num_slots,
                 "max_cpu_loras": num_slots,
-                "max_lora_rank": max_lora_rank,
+                "max_lora_rank": engine_rank([self.max_rank]),
             }
         return arguments
 
-    async def _add_adapters(self) -> None:
+    def _loaded(self, triple: str) -> _Loaded:
+        if triple not in self.triples:
+            raise AdapterMismatch(f"the triple {triple!r} is not loaded")
+        return self.triples[triple]
+
+    def _fitting(self, role: Role, folder: Path) -> AdapterInfo:
+        info = check_adapter(folder, base=self.base)
+        room = engine_rank([self.max_rank])
+        if info.rank > room:
+            raise AdapterMismatch(
+                f"{role}: rank {info.rank}, this engine was started for {room}; start it again "
+                f"with serving.max_adapter_rank={info.rank}"
+            )
+        return info
+
+    async def _add(self, role: Role, info: AdapterInfo) -> "LoRARequest":
         from vllm.lora.request import LoRARequest
 
-        for number, (role, folder) in enumerate(self.adapter_folders.items(), start=1):
-            # The prefix cache's key holds name and path: new weights need a new name.
-            digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()[:12]
-            request = LoRARequest(f"{role}@{digest}", number, str(folder))
-            try:
-                added = await self.engine.add_lora(request)
-            except Exception as error:
-                cause = " ".join(str(error).split())[:200]
-                raise AdapterMismatch(f"{role}: vLLM refuses the adapter: {cause}") from error
-            if added is False:
-                raise AdapterMismatch(f"{role}: vLLM did not take the adapter {folder}")
-            self.requests[role] = request
+        # The prefix cache's key holds name and path: new weights need a new name. Numbers are never
+        # used twice, so a late step of an old request cannot meet new weights.
+        self.num_added += 1
+        digest = await asyncio.to_thread(file_sha256, info.folder / WEIGHTS_FILE)
+        request = LoRARequest(f"{role}@{digest[:12]}", self.num_added, str(info.folder))
+        try:
+            added = await self.engine.add_lora(request)
+        except Exception as error:
+            cause = " ".join(str(error).split())[:200]
+            raise AdapterMismatch(f"{role}: vLLM refuses the adapter: {cause}") from error
+        if added is False:
+            raise AdapterMismatch(f"{role}: vLLM did not take the adapter {info.folder}")
+        return request
+
+    async def _remove(self, requests: "Mapping[Role, LoRARequest]") -> None:
+        for request in requests.values():
+            await self.engine.remove_lora(request.lora_int_id)
+
+    async def _let_go_of_strays(self) -> None:
+        """Remove adapters that no triple has: an interrupted `load` may have left one."""
+        known = {
+            request.lora_int_id
+            for loaded in self.triples.values()
+            for request in loaded.requests.values()
+        }
+        for number in set(await self.engine.list_loras()) - known:
+            await self.engine.remove_lora(number)
 
     async def _sample(
-        self, prompt: list[int], *, role: Role | None, seed: int | None
+        self,
+        prompt: list[int],
+        *,
+        adapter: "LoRARequest | None",
+        seed: int | None,
+        sampling: SamplingConfig,
     ) -> Completion:
-        output = await self._output(prompt, role=role, seed=seed, sampling=self.sampling)
+        output = await self._output(prompt, adapter=adapter, seed=seed, sampling=sampling)
         return Completion(
             text=output.text.strip(),
             finish_reason=cast("FinishReason", output.finish_reason or "abort"),
@@ -234,7 +334,12 @@ class VllmEngine:
         )
 
     async def _output(
-        self, prompt: list[int], *, role: Role | None, seed: int | None, sampling: SamplingConfig
+        self,
+        prompt: list[int],
+        *,
+        adapter: "LoRARequest | None",
+        seed: int | None,
+        sampling: SamplingConfig,
     ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -245,8 +350,6 @@ class VllmEngine:
                 f"the prompt has {len(prompt)} tokens, the engine takes "
                 f"{self.config.max_model_len - 1}; shorten it or raise engine.max_model_len"
             )
-        if role is not None and role not in self.requests:
-            raise AdapterMismatch(f"no adapter of {role} is loaded")
         params = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -257,7 +360,6 @@ class VllmEngine:
             logprobs=0 if sampling.temperature == 0 else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        adapter = None if role is None else self.requests[role]
         final: Any = None
         try:
             # Leaving this loop early, by cancellation too, aborts the request in the engine.

@@ -3,6 +3,12 @@
 import socket
 from pathlib import Path
 
+from lorid.artifacts.records import Record, publish
+from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.triples import MANIFEST_FILE, dump_manifest, make_manifest, role_folders
+from lorid.method.roles import Role
+from lorid.presets import demo
+
 SMALL = {
     "data": {"num_train": 48, "num_test": 6},
     "training": {"num_epochs": 2, "num_epochs_by_role": {}, "checkpoint_every_steps": 3},
@@ -10,6 +16,36 @@ SMALL = {
     "feedback": {"max_rounds": 3},
     "evaluation": {"items_per_request": 3},
 }
+
+
+def adapter_folder(folder: Path, *, seed: int, rank: int = 8, is_idle: bool = False) -> Path:
+    """A random adapter of the demo's base, in PEFT's own files; an idle one changes nothing."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    path = demo().student.path
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    settings = LoraConfig(
+        r=rank, target_modules=["q_proj", "v_proj"], init_lora_weights=is_idle,
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    get_peft_model(base, settings).save_pretrained(str(folder), safe_serialization=True)
+    return folder
+
+
+def random_triple(
+    store: ArtifactStore, folder: Path, *, seed: int, rank: int = 8, idle: Role | None = None
+) -> Record:
+    """A triple of random adapters of the demo's base, in a store; `idle` names one that is not."""
+    config = demo().endpoint()
+    folders = role_folders(folder)
+    for number, role in enumerate(Role):
+        adapter_folder(folders[role], seed=10 * seed + number, rank=rank, is_idle=role is idle)
+    manifest = make_manifest(config, folders=folders, addresses={})
+    (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
+    return publish(store, folder, kind="triple", name="demo", inputs={"seed": seed, "rank": rank})
 
 
 def free_port() -> int:

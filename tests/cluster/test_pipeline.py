@@ -9,6 +9,7 @@ from small import small_config_text
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
+from lorid.artifacts.triples import evaluation_of, read_manifest
 from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
@@ -52,6 +53,18 @@ def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(ray_cluster, 
     assert [score.num_rounds for score in scores] == [
         len(json.loads(row)["intuitive"]) for row in rows
     ]
+
+    manifest = read_manifest(store, records["triple"])
+    assert manifest.data is not None
+    assert manifest.knowledge is not None
+    assert manifest.data.address == records["prepare"].address
+    assert manifest.knowledge.fingerprint == records["knowledge"].fingerprint
+    addresses = {entry.address for entry in manifest.adapters.values()}
+    assert addresses == {record.address for record in list_records(store, kind="adapter")}
+    result = evaluation_of(store, records["triple"])
+    assert result is not None
+    assert result.num_correct == sum(score.correct is True for score in scores)
+    assert result.mean_rounds == sum(score.num_rounds for score in scores) / 6
 
     html = fetch(store, records["report"], into=tmp_path / "report") / "report.html"
     assert "small" in html.read_text()

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 import pytest_asyncio
+from small import adapter_folder
 
+from lorid.artifacts.adapters import WEIGHTS_FILE
 from lorid.config import ModelConfig
-from lorid.engines.adapters import WEIGHTS_FILE
 from lorid.engines.base import GenerationRequest
 from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, EngineError
@@ -27,48 +28,48 @@ QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A random adapter for each role, on the demo's base."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    made = {}
-    for number, role in enumerate(Role):
-        torch.manual_seed(number)
-        base = AutoModelForCausalLM.from_pretrained(demo().student.path, dtype=torch.float32)
-        settings = LoraConfig(
-            r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
-        )
-        made[role] = tmp_path_factory.mktemp(role)
-        get_peft_model(base, settings).save_pretrained(str(made[role]), safe_serialization=True)
-    return made
+    root = tmp_path_factory.mktemp("adapters")
+    return {role: adapter_folder(root / role, seed=n) for n, role in enumerate(Role)}
 
 
-def engine_of(adapters, **changes) -> VllmEngine:
+SAMPLING = demo().sampling.model_copy(update={"max_new_tokens": 24})
+
+
+def engine_of(**changes) -> VllmEngine:
     config = demo()
     arguments = {
         "student": config.student,
-        "sampling": config.sampling.model_copy(update={"max_new_tokens": 24}),
+        "sampling": SAMPLING,
         "engine": config.engine.model_copy(update={"max_model_len": 256}),
+        "num_triples": 2,
     }
-    return VllmEngine(adapters=adapters, **arguments | changes)
+    return VllmEngine(**arguments | changes)
+
+
+async def load(engine, name, adapters):
+    await engine.load(name, adapters=adapters, sampling=SAMPLING)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(folders):
     """A started engine for all tests of this file."""
-    started = engine_of(folders)
-    await started.start()
+    started = engine_of()
+    await load(started, "first", folders)
     yield started
     await started.aclose()
 
 
-def ask(role=Role.INTUITIVE_REASONER, *, seed=1, question=QUESTION) -> GenerationRequest:
+def ask(
+    role=Role.INTUITIVE_REASONER, *, seed=1, question=QUESTION, triple="first"
+) -> GenerationRequest:
     knowledge = "Add." if role is Role.DEEP_REASONER else None
-    return GenerationRequest(question=question, role=role, knowledge=knowledge, seed=seed)
+    return GenerationRequest(
+        question=question, role=role, triple=triple, knowledge=knowledge, seed=seed
+    )
 
 
 async def test_every_adapter_is_in_use(engine):
-    probes = await engine.probe()
+    probes = await engine.probe("first")
     assert probes.keys() == {"base", *map(str, Role)}
     assert len(set(probes.values())) == 4
 
@@ -85,17 +86,26 @@ async def test_the_same_seed_gives_the_same_text_in_any_batch(engine):
 
 
 async def test_the_base_stays_itself_among_requests_with_adapters(engine):
+    await expect_base_is_itself(engine, ["first"])
+
+
+async def likelihood(engine, role, triple) -> float:
+    """Of a greedy text by a role of a triple; role None is the base."""
     prompt = encode_prompt(
         engine.tokenizer, family="tokenizer", role=Role.INTUITIVE_REASONER, question=QUESTION
     )
-    greedy = engine.sampling.model_copy(update={"temperature": 0.0})
+    greedy = SAMPLING.model_copy(update={"temperature": 0.0})
+    adapter = None if role is None else engine.triples[triple].requests[role]
+    output = await engine._output(prompt, adapter=adapter, seed=0, sampling=greedy)
+    return output.cumulative_logprob
 
-    async def likelihood(role):
-        output = await engine._output(prompt, role=role, seed=0, sampling=greedy)
-        return output.cumulative_logprob
 
-    alone = await likelihood(None)
-    *others, base = await asyncio.gather(*map(likelihood, (*Role, None)))
+async def expect_base_is_itself(engine, triples):
+    alone = await likelihood(engine, None, None)
+    asked = [(role, triple) for triple in triples for role in Role]
+    *others, base = await asyncio.gather(
+        *(likelihood(engine, role, triple) for role, triple in (*asked, (None, None)))
+    )
     assert base == pytest.approx(alone, abs=1e-4)
     assert all(other != pytest.approx(alone, abs=1e-4) for other in others)
 
@@ -108,15 +118,67 @@ async def test_an_adapter_of_the_wrong_rank_is_refused_and_the_engine_still_answ
     config = json.loads((wrong / "adapter_config.json").read_text())
     (wrong / "adapter_config.json").write_text(json.dumps({**config, "r": rank}))
     with pytest.raises(AdapterMismatch, match="shape"):
-        await engine_of({**folders, Role.DEEP_REASONER: wrong}).start()
+        await load(engine, "wrong", {**folders, Role.DEEP_REASONER: wrong})
     assert (await engine.generate(ask())).text
 
 
-async def test_weights_that_are_missing_are_refused(folders, tmp_path):
+async def test_weights_that_are_missing_are_refused(engine, folders, tmp_path):
     wrong = shutil.copytree(folders[Role.DEEP_REASONER], tmp_path / "wrong")
     (wrong / WEIGHTS_FILE).unlink()
     with pytest.raises(AdapterMismatch, match=WEIGHTS_FILE):
-        await engine_of({Role.DEEP_REASONER: wrong}).start()
+        await load(engine, "wrong", {**folders, Role.DEEP_REASONER: wrong})
+
+
+async def test_a_second_triple_comes_answers_beside_the_first_and_goes(engine, folders, tmp_path):
+    """Many times over: vLLM's slots are used again, and the last one stays empty on the CPU."""
+    before = await engine.generate(ask(seed=5))
+    roles = list(Role)
+    turned = dict(zip(roles, [folders[role] for role in roles[1:] + roles[:1]], strict=True))
+    for number in range(3):
+        await load(engine, f"second {number}", turned)
+        assert (await engine.probe(f"second {number}"))[str(roles[0])] == (
+            await engine.probe("first")
+        )[str(roles[1])]
+        await expect_base_is_itself(engine, ["first", f"second {number}"])
+        with pytest.raises(EngineError, match="holds 2"):
+            await load(engine, "third", folders)
+        old, new = await asyncio.gather(
+            engine.generate(ask(seed=5)), engine.generate(ask(seed=5, triple=f"second {number}"))
+        )
+        assert old == before
+        assert new.text
+        await engine.unload(f"second {number}")
+        with pytest.raises(AdapterMismatch, match="not loaded"):
+            await engine.generate(ask(triple=f"second {number}"))
+    assert len(await engine.engine.list_loras()) == 3
+    assert await engine.generate(ask(seed=5)) == before
+
+
+async def test_a_higher_rank_than_the_engine_holds_is_refused(engine, folders, tmp_path):
+    higher = adapter_folder(tmp_path / "higher", seed=9, rank=16)
+    with pytest.raises(AdapterMismatch, match=r"serving\.max_adapter_rank=16"):
+        await load(engine, "higher", {**folders, Role.DEEP_REASONER: higher})
+    assert len(await engine.engine.list_loras()) == 3
+
+
+async def test_a_load_that_fails_half_way_leaves_nothing(engine, folders, tmp_path):
+    """vLLM's own refusal stands in for what our checks do not know."""
+    odd = shutil.copytree(folders[Role.DEEP_REASONER], tmp_path / "odd")
+    adapters = {**folders, Role.DEEP_REASONER: odd}
+    real = engine.engine.add_lora
+
+    async def refuse_the_last(request):
+        if request.lora_path == str(odd):
+            raise ValueError("no")
+        return await real(request)
+
+    engine.engine.add_lora = refuse_the_last
+    try:
+        with pytest.raises(AdapterMismatch, match="vLLM refuses"):
+            await load(engine, "half", adapters)
+    finally:
+        engine.engine.add_lora = real
+    assert len(await engine.engine.list_loras()) == 3
 
 
 async def test_a_prompt_that_is_too_long_is_refused_and_the_engine_still_answers(engine):
@@ -136,13 +198,16 @@ async def test_a_cancelled_request_leaves_the_engine_answering(engine):
 
 
 async def test_a_caller_that_leaves_during_the_start_leaves_the_engine_whole(folders):
-    engine = engine_of(folders)
-    first = asyncio.create_task(engine.generate(ask()))
+    engine = engine_of()
+    first = asyncio.create_task(load(engine, "first", folders))
     while engine.engine is None:
         await asyncio.sleep(0)
     first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await load(engine, "first", folders)
     assert (await engine.generate(ask())).text
-    assert first.cancelled()
+    assert len(await engine.engine.list_loras()) == 3
     await engine.aclose()
 
 
@@ -155,4 +220,4 @@ async def test_any_turn_is_completed_by_the_base_alone(engine):
 async def test_a_model_that_is_not_there_is_a_clear_error(folders, tmp_path):
     missing = ModelConfig(path=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="cannot load the model"):
-        await engine_of(folders, student=missing).start()
+        await load(engine_of(student=missing), "first", folders)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from fastapi.testclient import TestClient
 from ray import serve
-from scripting import Prepared, small_config
+from scripting import NoStore, Prepared, small_config
 
 from lorid.distributed.deployments import student_app
 from lorid.distributed.ingress import Ingress, web
@@ -19,7 +19,10 @@ def endpoint(monkeypatch):
 
     def start(engine: ScriptedEngine) -> TestClient:
         config = small_config()
-        student = serve.run(student_app(config, factory=Prepared(engine)), _local_testing_mode=True)
+        student = serve.run(
+            student_app(config, source=NoStore(), factory=Prepared(engine)),
+            _local_testing_mode=True,
+        )
 
         async def ingress() -> Ingress:
             servable = Ingress.__new__(Ingress)

@@ -3,7 +3,8 @@
 import uuid
 from typing import ClassVar
 
-from lorid.config import RunConfig
+from lorid.config import EndpointConfig, RunConfig
+from lorid.distributed.sources import TripleFiles, Wanted
 from lorid.engines.scripted import ScriptedEngine
 from lorid.method.roles import Role
 from lorid.presets import demo
@@ -41,5 +42,21 @@ class Prepared:
         self.key = uuid.uuid4().hex
         self.engines[self.key] = engine
 
-    def __call__(self, _: RunConfig) -> ScriptedEngine:
+    def __call__(self, _: EndpointConfig) -> ScriptedEngine:
         return self.engines[self.key]
+
+
+TRIPLE = "triple/demo/0123456789ab"
+
+
+class NoStore:
+    """A source of one triple that has no files: the scripted engine needs none."""
+
+    def wanted(self) -> Wanted:
+        return Wanted(address=TRIPLE)
+
+    def earlier(self) -> list[Wanted]:
+        return []
+
+    def fetch(self, address: str) -> TripleFiles:
+        return TripleFiles(address=address, folders={}, config=small_config().endpoint())

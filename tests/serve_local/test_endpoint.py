@@ -7,7 +7,7 @@ import pytest
 import yaml
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
-from scripting import Prepared, script, small_config, texts
+from scripting import TRIPLE, NoStore, Prepared, script, small_config, texts
 
 from lorid.api import SolveRequest
 from lorid.distributed.deployments import app_of_run, build_app
@@ -55,7 +55,8 @@ def error_of(response, *, status):
 def test_the_whole_graph_answers_through_its_handle():
     engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
     handle = serve.run(
-        build_app(small_config(), factory=Prepared(engine)), _local_testing_mode=True
+        build_app(small_config(), source=NoStore(), factory=Prepared(engine)),
+        _local_testing_mode=True,
     )
     assert handle.solve.remote(SolveRequest(question=QUESTION)).result().answer == "7"
 
@@ -271,8 +272,11 @@ def test_ready_only_when_every_adapter_answers_unlike_the_base(endpoint):
     ready = endpoint(ScriptedEngine({}))
     assert ready.get("/healthz").status_code == 200
     assert ready.get("/readyz").status_code == 200
-    idle = endpoint(ScriptedEngine({}, idle_adapters=True))
+    assert ready.get("/readyz").json()["triple"] == TRIPLE
+    idle = endpoint(ScriptedEngine({}, idle=[TRIPLE]))
     assert idle.get("/healthz").status_code == 200
+    response = idle.get("/readyz")
+    assert response.json()["error"]["type"] == "idle_adapters"
     assert "deep_reasoner" in error_of(idle.get("/readyz"), status=503)
 
 
@@ -308,10 +312,30 @@ def test_serve_deploy_config_is_valid_and_names_the_builder():
     assert "#" in application.args["run"]
 
 
-@pytest.mark.parametrize("run", ["demo", "#demo", "store#"])
+@pytest.mark.parametrize("run", ["demo", "#demo", "store#", "@production", "store@"])
 def test_a_malformed_run_address_is_a_clear_error(run):
     with pytest.raises(ConfigError, match="STORE#NAME"):
         build({"run": run})
+
+
+def test_every_answer_names_the_triple_that_gave_it(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    client = endpoint(engine)
+    assert client.get("/v1/models").json()["data"][0]["triple"] is None
+    assert solve(client)["triple"] == TRIPLE
+    graded = grade(
+        client,
+        item("a", reference="7"),
+        item("b", submission="7"),
+        item("c", reference="7", submission="7"),
+    )
+    assert [result["triple"] for result in graded["results"]] == [TRIPLE, TRIPLE, None]
+    assert graded["summary"]["triples"] == [TRIPLE]
+    for model in ("lorid", "lorid:deep_reasoner", "lorid:base"):
+        body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
+        answer = client.post("/v1/chat/completions", json=body).json()
+        assert answer["system_fingerprint"] == TRIPLE
+    assert {model["triple"] for model in client.get("/v1/models").json()["data"]} == {TRIPLE}
 
 
 def test_a_run_that_is_not_there_is_a_clear_error(tmp_path):

@@ -1,36 +1,33 @@
 """A triple on a node: fetched once, whole, and never trusted when changed."""
 
 import pytest
+from triple_files import publish_triple as publish_with_files
+from triple_files import write_base
 
-from lorid.artifacts.records import publish
+from lorid.artifacts.aliases import promote
 from lorid.artifacts.store import open_store
-from lorid.config import dump_config
-from lorid.distributed.deployments import app_of_run, fetch_once
+from lorid.distributed.deployments import app_of_run
+from lorid.distributed.sources import Address, fetch_once, parse_address
 from lorid.errors import ArtifactIncomplete, ConfigError
-from lorid.presets import demo
 
 
-def publish_triple(tmp_path, *, version=1, config=None):
-    source = tmp_path / f"source{version}"
-    (source / "adapters" / "deep_reasoner").mkdir(parents=True)
-    (source / "config.yaml").write_text(dump_config(config or demo()))
-    (source / "adapters" / "deep_reasoner" / "adapter_config.json").write_text("{}")
+def publish_triple(tmp_path):
     store = open_store(str(tmp_path / "store"))
-    return store, publish(store, source, kind="triple", name="demo", inputs={"version": version})
+    return store, publish_with_files(store, tmp_path / "made", base=write_base(tmp_path / "base"))
 
 
 def test_a_second_replica_uses_the_first_one_s_copy(tmp_path):
     store, record = publish_triple(tmp_path)
     first = fetch_once(store, record, cache=tmp_path / "cache")
-    inode = (first / "config.yaml").stat().st_ino
+    inode = (first / "triple.json").stat().st_ino
     second = fetch_once(store, record, cache=tmp_path / "cache")
-    assert (second / "config.yaml").stat().st_ino == inode
+    assert (second / "triple.json").stat().st_ino == inode
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
 
 
 def test_a_changed_copy_is_fetched_again(tmp_path):
     store, record = publish_triple(tmp_path)
-    copy = fetch_once(store, record, cache=tmp_path / "cache") / "config.yaml"
+    copy = fetch_once(store, record, cache=tmp_path / "cache") / "triple.json"
     good = copy.read_text()
     copy.write_text("changed")
     fetch_once(store, record, cache=tmp_path / "cache")
@@ -52,6 +49,28 @@ def test_a_cache_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="another user"):
         fetch_once(store, record, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("run", "store", "reference"),
+    [
+        ("a/store#demo", "a/store", "demo"),
+        ("a/store#demo/0123", "a/store", "demo/0123"),
+        ("s3://bucket/lorid@production", "s3://bucket/lorid", "@production"),
+        ("me@home/x#y/store@production", "me@home/x#y/store", "@production"),
+    ],
+)
+def test_an_address_is_divided_at_its_last_mark(run, store, reference):
+    assert parse_address(run) == Address(store=store, reference=reference)
+
+
+def test_an_address_names_a_run_a_version_or_an_alias(tmp_path):
+    store, record = publish_triple(tmp_path)
+    with pytest.raises(ArtifactIncomplete, match="no alias 'production'"):
+        app_of_run(f"{store.uri}@production")
+    promote(store, "production", record.address)
+    for reference in ("#demo", f"#demo/{record.version}", "@production"):
+        assert app_of_run(f"{store.uri}{reference}")
 
 
 def test_a_run_address_takes_changes_of_its_config(tmp_path):

@@ -1,39 +1,15 @@
 """The command line: instant, helpful, and one line with exit code 2 for a user's mistake."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from lorid import cli
 from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 
 HEAVY = ("ray", "torch", "vllm", "transformers")
-
-
-@pytest.fixture
-def lorid(monkeypatch, capsys):
-    """Runs a command in this process; returns exit code, output and errors."""
-
-    def run(*arguments: str):
-        codes: list[int] = []
-
-        def leave(code: int) -> None:
-            codes.append(code)
-            raise SystemExit(code)
-
-        monkeypatch.setattr(sys, "argv", ["lorid", *arguments])
-        # Only the process's hard exit is replaced: it would end the test run.
-        monkeypatch.setattr(os, "_exit", leave)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
@@ -46,7 +22,8 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
     "command",
     [
         "demo", "config show", "config check", "runs list", "runs show", "runs fetch", "solve",
-        "grade", "replay", "report",
+        "grade", "replay", "report", "triple list", "triple show", "triple verify",
+        "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(lorid, command):

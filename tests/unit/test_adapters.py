@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from lorid.engines.adapters import check_adapter, engine_rank
+from lorid.artifacts.adapters import check_adapter, engine_rank
 from lorid.errors import AdapterMismatch
 
 BASE = {
@@ -27,7 +27,13 @@ def write_adapter(folder, *, rank=2, hidden=8, layers=2, **config):
             weights[f"{prefix}.lora_A.weight"] = np.zeros((rank, hidden), np.float32)
             weights[f"{prefix}.lora_B.weight"] = np.zeros((num_out, rank), np.float32)
     save_file(weights, str(folder / "adapter_model.safetensors"))
-    config = {"peft_type": "LORA", "r": rank, "target_modules": list(WIDTHS), **config}
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 4,
+        "target_modules": list(WIDTHS),
+        **config,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 
@@ -45,14 +51,30 @@ def test_an_adapter_that_fits_says_its_rank(tmp_path):
         ({"layers": 3}, "2 layers"),
         ({"target_modules": ["q_proj"]}, "names q_proj"),
         ({"peft_type": "IA3"}, "LoRA"),
-        ({"rank": 513}, "513"),
+        ({"rank": 513}, "512"),
         ({"r": "2"}, "LoRA"),
+        ({"r": True}, "r: "),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"lora_alpha": 0}, "lora_alpha"),
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"rank_pattern": {"q_proj": 1}}, "rank_pattern"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": "all-linear"}, "target_modules"),
+        ({"target_modules": ["../../x"]}, "target_modules"),
+        ({"target_modules": []}, "target_modules"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, changes, named):
     with pytest.raises(AdapterMismatch, match=named) as caught:
         check_adapter(write_adapter(tmp_path, **changes), base=BASE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_base_of_another_shape_is_said_to_be_one(tmp_path):
+    with pytest.raises(AdapterMismatch, match="hidden_size"):
+        check_adapter(write_adapter(tmp_path), base={"text_config": BASE})
 
 
 def test_pickled_weights_are_refused_before_anything_reads_them(tmp_path):
@@ -79,4 +101,35 @@ def test_the_engine_gets_the_smallest_rank_that_it_allows(tmp_path, rank, expect
         check_adapter(write_adapter(small, rank=1), base=BASE),
         check_adapter(write_adapter(large, rank=rank), base=BASE),
     ]
-    assert engine_rank(checked) == expected
+    assert engine_rank([info.rank for info in checked]) == expected
+
+
+def test_without_the_base_an_adapter_must_agree_with_itself(tmp_path):
+    assert check_adapter(write_adapter(tmp_path)).rank == 2
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
+    changes = {
+        "the other layers": {name: np.zeros((2, 9), np.float32)},
+        "no other half": {name: None},
+        "belongs to no layer": {"model.embed.weight": np.zeros((2, 2), np.float32)},
+        "I64": {name: np.zeros((2, 8), np.int64)},
+    }
+    for said, change in changes.items():
+        spoilt = {key: value for key, value in (weights | change).items() if value is not None}
+        save_file(spoilt, str(tmp_path / "adapter_model.safetensors"))
+        with pytest.raises(AdapterMismatch, match=said):
+            check_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, value, kind):
+    write_adapter(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    spoilt = {key: array.astype(kind) for key, array in weights.items()}
+    save_file(spoilt, str(tmp_path / "adapter_model.safetensors"))
+    assert check_adapter(tmp_path, base=BASE).rank == 2
+    next(iter(spoilt.values()))[1, 1] = value
+    save_file(spoilt, str(tmp_path / "adapter_model.safetensors"))
+    with pytest.raises(AdapterMismatch, match="finite"):
+        check_adapter(tmp_path, base=BASE)

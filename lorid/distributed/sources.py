@@ -1,0 +1,192 @@
+"""Where a replica gets its triple from: a pinned one, or whatever an alias points at.
+
+    parse_address("s3://bucket/lorid@production")   # follows the alias
+    parse_address("lorid-demo/store#demo")          # the newest triple of that run, as of now
+    parse_address("lorid-demo/store#demo/0123456789ab")
+
+Everything here is blocking I/O: the switch calls it in a thread. Copies on a node's disk are shared
+by its replicas, and verified before each use.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lorid.artifacts.aliases import current_entry, history, standing_targets
+from lorid.artifacts.records import Record, fetch, load_record
+from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.triples import BaseIdentity, read_manifest, role_folders
+from lorid.config import EndpointConfig, change_endpoint
+from lorid.errors import AdapterMismatch, ConfigError
+from lorid.method.roles import Role
+
+_ADDRESS = re.compile(r"(?P<store>.+)(?P<mark>[#@])(?P<name>[^#@]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A triple that should be served; `number` tells two wishes for the same one apart."""
+
+    address: str
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripleFiles:
+    """A triple on this node: its adapters, and its own defaults under the endpoint's overrides."""
+
+    address: str
+    folders: Mapping[Role, Path]
+    config: EndpointConfig
+
+
+class TripleSource(Protocol):
+    """Says which triple to serve, and fetches it; must survive a pickle."""
+
+    def wanted(self) -> Wanted:
+        """The triple that should be served now."""
+        ...
+
+    def earlier(self) -> Sequence[Wanted]:
+        """What a replica that starts may serve instead when the wanted one is refused."""
+        ...
+
+    def fetch(self, address: str) -> TripleFiles:
+        """The triple's files, verified.
+
+        Raises:
+            AdapterMismatch: it was made for another base.
+            ArtifactError: it is damaged, or the store cannot be read.
+        """
+        ...
+
+
+class StoredTriple:
+    """A triple in a store: the one at `address`, or what `alias` points at.
+
+    `base` is what the endpoint runs: a triple of another one is refused. `overrides` are the
+    endpoint's changes, which hold for every triple that it serves.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        base: BaseIdentity,
+        address: str,
+        alias: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        # Stores travel without their connections, and each process opens its own once.
+        self.store = open_store(store)
+        self.base, self.address, self.alias = base, address, alias
+        self.overrides = tuple(overrides)
+
+    def wanted(self) -> Wanted:
+        """See `TripleSource`."""
+        if self.alias is None:
+            return Wanted(address=self.address)
+        entry = current_entry(self.store, self.alias)
+        if entry is None:
+            # Somebody removed the alias: what it pointed at when the endpoint was made stays.
+            return Wanted(address=self.address)
+        return Wanted(address=entry.target, number=entry.number)
+
+    def earlier(self) -> Sequence[Wanted]:
+        """See `TripleSource`: what stood before, newest first, then the endpoint's first one."""
+        if self.alias is None:
+            return ()
+        standing = standing_targets(history(self.store, self.alias))
+        return [Wanted(address=one) for one in dict.fromkeys([*standing[-2::-1], self.address])]
+
+    def fetch(self, address: str) -> TripleFiles:
+        """See `TripleSource`."""
+        record = load_record(self.store, address)
+        manifest = read_manifest(self.store, record)
+        ours, theirs = self.base, manifest.base
+        if (ours.identity, ours.family) != (theirs.identity, theirs.family):
+            raise AdapterMismatch(
+                f"{address} was made for {theirs.name} ({theirs.identity}, family {theirs.family})"
+                f", this endpoint runs {ours.name} ({ours.identity}, family {ours.family}); "
+                "another base needs a new deployment"
+            )
+        cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
+        folder = fetch_once(self.store, record, cache=cache)
+        config = change_endpoint(
+            manifest.endpoint(store=self.store.uri), self.overrides, source=address
+        )
+        return TripleFiles(address=address, folders=role_folders(folder), config=config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """`STORE#TRIPLE` or `STORE@ALIAS`, in parts; `reference` is what `resolve_triple` takes."""
+
+    store: str
+    reference: str
+
+    @property
+    def alias(self) -> str | None:
+        """The alias to follow, if it is one."""
+        return self.reference[1:] if self.reference.startswith("@") else None
+
+
+def parse_address(run: str) -> Address:
+    """The parts of an address; the last `#` or `@` divides it.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
+    match = _ADDRESS.fullmatch(run)
+    if match is None:
+        raise ConfigError(
+            f"run={run!r}: expected STORE#NAME, STORE#NAME/VERSION or STORE@ALIAS, "
+            "such as s3://bucket/lorid#gsm8k or s3://bucket/lorid@production"
+        )
+    mark = "@" if match["mark"] == "@" else ""
+    return Address(store=match["store"], reference=mark + match["name"])
+
+
+def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Path:
+    """The node-local copy of an artifact, whole and verified; replicas of a node may race.
+
+    An existing copy is kept if it still equals the record: another replica may be reading it.
+
+    Raises:
+        ConfigError: the cache belongs to another user, who could change what is loaded.
+    """
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
+        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
+    folder = cache / record.address.replace("/", "-")
+    if is_intact(record, folder):
+        return folder
+    fresh = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        fetch(store, record, into=fresh)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    except OSError:
+        # Another replica was first; its copy passed the same checks, or this fails.
+        if not is_intact(record, folder):
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def is_intact(record: Record, folder: Path) -> bool:
+    """Whether a folder holds each file of a record, unchanged."""
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    paths = [(folder / entry.path, entry.sha256) for entry in record.files]
+    return all(path.is_file() and digest(path) == sha256 for path, sha256 in paths)
