@@ -31,17 +31,11 @@ from lorid.config import RunConfig, parse_config
 from lorid.distributed.ingress import Ingress
 from lorid.engines.base import GenerationRequest, TextEngine
 from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.method.drivers import run_async
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import (
-    Ask,
-    Policy,
-    Sampled,
-    Transcript,
-    generation_seed,
-    mutual_feedback,
-    run_async,
-)
+from lorid.method.feedback import Ask, Sampled, Transcript, generation_seed, mutual_feedback
 from lorid.method.roles import Role
+from lorid.method.waves import Waves
 
 EngineFactory = Callable[[RunConfig], TextEngine]
 CONFIG_FILE = "config.yaml"
@@ -54,40 +48,30 @@ class StudentEngine:
     def __init__(self, config_json: str, factory: EngineFactory) -> None:
         self.config = RunConfig.model_validate_json(config_json)
         self.checker = AnswerChecker()
-        # Each question has up to two texts in flight; more questions would only wait inside vLLM.
+        # A question has two texts in flight, or more in waves while the engine has room for them.
         self.slots = asyncio.Semaphore(self.config.serving.max_concurrent_questions)
+        self.num_questions, self.num_texts = 0, 0
         self.engine = factory(self.config)
         self.probes: Mapping[str, str] | None = None
 
     async def solve(self, request: SolveRequest) -> Transcript:
         """Answer one question by mutual feedback."""
-        feedback = self.config.feedback
-        policy = Policy(
-            rule=request.rule or feedback.rule,
-            max_rounds=request.max_rounds or feedback.max_rounds,
-            on_exhaustion=feedback.on_exhaustion,
+        generator = mutual_feedback(
+            request.question,
+            policy=self.config.feedback.policy(rule=request.rule, max_rounds=request.max_rounds),
+            checker=self.checker,
+            waves=Waves(max_rounds=self.config.feedback.max_wave_rounds, load=self.load),
         )
-        seed = self.config.seed if request.seed is None else request.seed
 
         async def sample(ask: Ask) -> Sampled:
-            completion = await self.engine.generate(
-                GenerationRequest(
-                    question=request.question,
-                    role=ask.role,
-                    knowledge=ask.knowledge,
-                    seed=generation_seed(seed, question=request.question, ask=ask),
-                )
-            )
-            return Sampled(
-                text=completion.text,
-                truncated=completion.finish_reason == "length",
-                num_tokens=completion.num_tokens,
-                num_prompt_tokens=completion.num_prompt_tokens,
-            )
+            return await self._sampled(ask, request.question, role=ask.role, seed=request.seed)
 
-        async with self.slots:
-            generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
-            return await run_async(generator, sample=sample)
+        self.num_questions += 1
+        try:
+            async with self.slots:
+                return await run_async(generator, sample=sample)
+        finally:
+            self.num_questions -= 1
 
     async def answer_alone(self, question: str, role: str | None, seed: int | None) -> Sampled:
         """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
@@ -98,16 +82,32 @@ class StudentEngine:
         ask = Ask(
             role=Role(role) if role else Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge
         )
-        chosen = self.config.seed if seed is None else seed
         async with self.slots:
+            return await self._sampled(ask, question, role=Role(role) if role else None, seed=seed)
+
+    def load(self) -> float:
+        """How busy this replica is, from 0 to 1 and beyond: questions by slots, texts by batch."""
+        return max(
+            self.num_questions / self.config.serving.max_concurrent_questions,
+            self.num_texts / self.config.engine.max_num_seqs,
+        )
+
+    async def _sampled(
+        self, ask: Ask, question: str, *, role: Role | None, seed: int | None
+    ) -> Sampled:
+        chosen = self.config.seed if seed is None else seed
+        self.num_texts += 1
+        try:
             completion = await self.engine.generate(
                 GenerationRequest(
                     question=question,
-                    role=Role(role) if role else None,
-                    knowledge=knowledge,
+                    role=role,
+                    knowledge=ask.knowledge,
                     seed=generation_seed(chosen, question=question, ask=ask),
                 )
             )
+        finally:
+            self.num_texts -= 1
         return Sampled(
             text=completion.text,
             truncated=completion.finish_reason == "length",

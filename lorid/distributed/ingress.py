@@ -33,8 +33,9 @@ from lorid.api import (
 from lorid.distributed.bodies import completion_body, explained, readable, rounds_body
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Sampled
+from lorid.method.feedback import Sampled
 from lorid.method.roles import Role
+from lorid.method.stopping import Outcome
 
 MAX_BODY_BYTES = 32 * 1024**2
 MODELS: Mapping[str, str | None] = {
@@ -113,6 +114,7 @@ class Ingress:
             rounds=rounds_body(transcript),
             usage=Usage(
                 num_generations=transcript.num_generations,
+                num_wasted=transcript.num_wasted,
                 prompt_tokens=transcript.num_prompt_tokens,
                 completion_tokens=transcript.num_tokens,
             ),

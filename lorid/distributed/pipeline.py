@@ -329,7 +329,8 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
     return {
         **inputs,
         **_flat("sampling", config.sampling.model_dump(mode="json")),
-        **_flat("feedback", config.feedback.model_dump(mode="json")),
+        # Waves change what is wasted, never what is answered.
+        **_flat("feedback", config.feedback.model_dump(mode="json", exclude={"max_wave_rounds"})),
     }
 
 

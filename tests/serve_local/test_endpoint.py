@@ -13,10 +13,11 @@ from lorid.api import SolveRequest
 from lorid.distributed.deployments import app_of_run, build_app
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import ArtifactIncomplete, ConfigError, EngineError
+from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Policy
+from lorid.method.replay import replay
 from lorid.method.roles import Role
-from lorid.method.scoring import parse_attempts_line, replay
+from lorid.method.stopping import Outcome, Policy
 from serve.app import build
 
 QUESTION = "Tom has 3 apples and finds 4 more. How many are there?"
@@ -197,7 +198,9 @@ def test_transcripts_can_be_replayed(endpoint):
         ("/v1/solve", {"question": ""}, "question"),
         ("/v1/solve", {"question": "x" * 20_001}, "question"),
         ("/v1/solve", {"question": QUESTION, "max_rounds": 0}, "max_rounds"),
-        ("/v1/solve", {"question": QUESTION, "rule": "majority"}, "majority"),
+        ("/v1/solve", {"question": QUESTION, "rule": "paper-oracle"}, "label"),
+        ("/v1/grade", {"items": [{}], "rule": "paper-oracle"}, "label"),
+        ("/v1/solve", {"question": QUESTION, "rule": "best"}, "best"),
         ("/v1/solve", {"question": QUESTION, "adapter": "/etc"}, "adapter"),
         ("/v1/grade", {"items": []}, "items"),
         ("/v1/grade", {"items": [{}] * 1001}, "items"),

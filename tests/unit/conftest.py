@@ -1,8 +1,11 @@
-"""Unit tests are pure: none of them may start Ray."""
+"""Unit tests are pure: none of them may start Ray. Commands run in the test's process."""
 
+import os
 import sys
 
 import pytest
+
+from lorid import cli
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,25 @@ def no_ray(monkeypatch):
 
     if "ray" in sys.modules:
         monkeypatch.setattr(sys.modules["ray"], "init", refuse)
+
+
+@pytest.fixture
+def lorid(monkeypatch, capsys):
+    """Runs a command in this process; returns exit code, output and errors."""
+
+    def run(*arguments: str):
+        codes: list[int] = []
+
+        def leave(code: int) -> None:
+            codes.append(code)
+            raise SystemExit(code)
+
+        monkeypatch.setattr(sys, "argv", ["lorid", *arguments])
+        # Only the process's hard exit is replaced: it would end the test run.
+        monkeypatch.setattr(os, "_exit", leave)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
