@@ -24,12 +24,11 @@ def script(*, intuitive: list[str], deep: list[str], base: list[str] | None = No
     }
 
 
-def small_config() -> RunConfig:
-    """The demo's config with three rounds at most."""
+def small_config(**feedback: object) -> RunConfig:
+    """The demo's config with three rounds at most, and other changes to its feedback."""
     config = demo()
-    return config.model_copy(
-        update={"feedback": config.feedback.model_copy(update={"max_rounds": 3})}
-    )
+    changes = {"max_rounds": 3, **feedback}
+    return config.model_copy(update={"feedback": config.feedback.model_copy(update=changes)})
 
 
 class Prepared:
