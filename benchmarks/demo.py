@@ -100,6 +100,8 @@ def method_rows(out: Path) -> tuple[RunConfig, list[MethodRow], dict[str, Any]]:
         config_yaml="",
         rule=config.feedback.rule,
         max_rounds=config.feedback.max_rounds,
+        on_exhaustion=config.feedback.on_exhaustion,
+        tau=config.feedback.tau,
         attempts=attempts,
         base_answers=base or None,
         loss_curves={},
@@ -146,8 +148,8 @@ def main() -> None:
     file.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{file}: {seconds}, {result['peak_memory_gib']} GiB at most")
     feedback, alone = by_name["mutual feedback"], by_name["intuitive reasoner alone"]
-    if feedback.accuracy <= alone.interval[1]:
-        raise SystemExit(f"mutual feedback {feedback.accuracy:.3f} is within {alone.interval}")
+    if feedback.accuracy is None or feedback.accuracy <= alone.interval[1]:
+        raise SystemExit(f"mutual feedback {feedback.accuracy} is within {alone.interval}")
 
 
 if __name__ == "__main__":

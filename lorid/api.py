@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lorid.config import SERVED_RULES
 from lorid.method.problems import MAX_ID_CHARS, MAX_TEXT_CHARS
+from lorid.method.stopping import LIVE_RULES, NO_ORACLE, ORACLE
 
 MAX_ITEMS = 1000
 MAX_ROUNDS = 100
@@ -31,14 +31,16 @@ class HowToSolve(Body):
     """What a request may choose; None takes the run's setting."""
 
     max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None
-    rule: Annotated[str, Field(description=f"one of {', '.join(SERVED_RULES)}")] | None = None
+    rule: Annotated[str, Field(description=f"one of {', '.join(LIVE_RULES)}")] | None = None
     seed: Seed | None = None
 
     @field_validator("rule")
     @classmethod
     def _served(cls, rule: str | None) -> str | None:
-        if rule is not None and rule not in SERVED_RULES:
-            raise ValueError(f"rule {rule!r} is not served; choose {', '.join(SERVED_RULES)}")
+        if rule == ORACLE:
+            raise ValueError(NO_ORACLE)
+        if rule is not None and rule not in LIVE_RULES:
+            raise ValueError(f"unknown rule {rule!r}; choose {', '.join(LIVE_RULES)}")
         return rule
 
 
@@ -72,9 +74,14 @@ class RoundBody(Body):
 
 
 class Usage(Body):
-    """What an answer cost."""
+    """What an answer cost.
+
+    `num_generations` counts every text that was begun, `num_wasted` those of them that turned out
+    not to be needed (only with waves). Tokens are of the texts that came back.
+    """
 
     num_generations: int
+    num_wasted: int = 0
     prompt_tokens: int
     completion_tokens: int
 

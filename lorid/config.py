@@ -25,12 +25,9 @@ from pydantic import (
 
 from lorid.errors import ConfigError
 from lorid.method.roles import Role
+from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
 from lorid.method.templates import FAMILIES
 
-Rule = Literal[
-    "paper", "paper-oracle", "same-round", "bayes", "majority", "intuitive-only", "deep-only"
-]
-SERVED_RULES = ("paper", "same-round", "intuitive-only", "deep-only")
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 MAX_PROBLEMS = 10_000_000
 Epochs = Annotated[float, Field(gt=0, le=10_000)]
@@ -163,20 +160,33 @@ class TrainingConfig(Section):
 
 
 class FeedbackConfig(Section):
-    """Mutual feedback: the rule, its bound, and what to answer without agreement."""
+    """Mutual feedback: the rule, its bounds, and what to answer without agreement.
+
+    `tau` is the posterior that `bayes` stops at. `max_wave_rounds` is how many rounds of a question
+    may be at work at once; it costs texts and saves time, and never changes an answer.
+    """
 
     rule: Rule = "paper"
     max_rounds: Annotated[int, Field(ge=1, le=100)] = 20
-    on_exhaustion: Literal["plurality", "abstain"] = "plurality"
+    on_exhaustion: OnExhaustion = "plurality"
+    tau: Annotated[float, Field(gt=0.5, lt=1)] = DEFAULT_TAU
+    max_wave_rounds: Annotated[int, Field(ge=1, le=100)] = 1
 
     @field_validator("rule")
     @classmethod
-    def _servable(cls, rule: Rule) -> Rule:
-        if rule not in SERVED_RULES:
-            raise ValueError(
-                f"rule {rule!r} cannot be served yet; choose {', '.join(SERVED_RULES)}"
-            )
+    def _live(cls, rule: Rule) -> Rule:
+        if rule == ORACLE:
+            raise ValueError(NO_ORACLE)
         return rule
+
+    def policy(self, *, rule: str | None = None, max_rounds: int | None = None) -> Policy:
+        """What decides a question, where a request may choose rule and bound."""
+        return Policy(
+            rule=rule or self.rule,
+            max_rounds=max_rounds or self.max_rounds,
+            on_exhaustion=self.on_exhaustion,
+            tau=self.tau,
+        )
 
 
 class ServingConfig(Section):

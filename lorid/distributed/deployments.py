@@ -31,17 +31,11 @@ from lorid.distributed.ingress import Ingress
 from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
 from lorid.distributed.switching import TripleSwitch
 from lorid.engines.base import GenerationRequest, StudentTextEngine
+from lorid.method.drivers import run_async
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import (
-    Ask,
-    Policy,
-    Sampled,
-    Transcript,
-    generation_seed,
-    mutual_feedback,
-    run_async,
-)
+from lorid.method.feedback import Ask, Sampled, Transcript, generation_seed, mutual_feedback
 from lorid.method.roles import Role
+from lorid.method.waves import Waves
 
 EngineFactory = Callable[[EndpointConfig], StudentTextEngine]
 # The one that serves, and the one that comes or drains.
@@ -56,34 +50,38 @@ class StudentEngine:
     ) -> None:
         self.config = EndpointConfig.model_validate_json(config_json)
         self.checker = AnswerChecker()
-        # Each question has up to two texts in flight; more questions would only wait inside vLLM.
+        # A question has two texts in flight, or more in waves while the engine has room for them.
         self.slots = asyncio.Semaphore(self.config.serving.max_concurrent_questions)
+        self.num_questions, self.num_texts = 0, 0
         self.engine = factory(self.config)
         poll_s = self.config.serving.alias_poll_s if follows else None
         self.triples = TripleSwitch(self.engine, source, poll_s=poll_s)
 
     async def solve(self, request: SolveRequest) -> Answered[Transcript]:
         """Answer one question by mutual feedback, all of its rounds by one triple."""
-        # The triple is chosen when the question's turn comes, so that none waits on an old one.
-        async with self.slots, self.triples.lease() as triple:
-            transcript = await self._solve(request, triple=triple.address, config=triple.config)
-            return Answered(triple=triple.address, answer=transcript)
+        self.num_questions += 1
+        try:
+            # The triple is chosen when the question's turn comes: none waits on an old one.
+            async with self.slots, self.triples.lease() as triple:
+                transcript = await self._solve(request, triple=triple.address, config=triple.config)
+                return Answered(triple=triple.address, answer=transcript)
+        finally:
+            self.num_questions -= 1
 
     async def _solve(
         self, request: SolveRequest, *, triple: str, config: EndpointConfig
     ) -> Transcript:
-        feedback = config.feedback
-        policy = Policy(
-            rule=request.rule or feedback.rule,
-            max_rounds=request.max_rounds or feedback.max_rounds,
-            on_exhaustion=feedback.on_exhaustion,
+        generator = mutual_feedback(
+            request.question,
+            policy=config.feedback.policy(rule=request.rule, max_rounds=request.max_rounds),
+            checker=self.checker,
+            waves=Waves(max_rounds=config.feedback.max_wave_rounds, load=self.load),
         )
         seed = config.seed if request.seed is None else request.seed
 
         async def sample(ask: Ask) -> Sampled:
             return await self._sample(request.question, ask.role, ask=ask, seed=seed, triple=triple)
 
-        generator = mutual_feedback(request.question, policy=policy, checker=self.checker)
         return await run_async(generator, sample=sample)
 
     async def answer_alone(
@@ -106,19 +104,30 @@ class StudentEngine:
             )
             return Answered(triple=triple.address, answer=sampled)
 
+    def load(self) -> float:
+        """How busy this replica is, from 0 to 1 and beyond: questions by slots, texts by batch."""
+        return max(
+            self.num_questions / self.config.serving.max_concurrent_questions,
+            self.num_texts / self.config.engine.max_num_seqs,
+        )
+
     async def _sample(
         self, question: str, role: Role | None, *, ask: Ask, seed: int, triple: str
     ) -> Sampled:
         """One text; `ask` seeds it, so that a round is drawn the same way whoever asks."""
-        completion = await self.engine.generate(
-            GenerationRequest(
-                question=question,
-                role=role,
-                triple=triple,
-                knowledge=ask.knowledge,
-                seed=generation_seed(seed, question=question, ask=ask),
+        self.num_texts += 1
+        try:
+            completion = await self.engine.generate(
+                GenerationRequest(
+                    question=question,
+                    role=role,
+                    triple=triple,
+                    knowledge=ask.knowledge,
+                    seed=generation_seed(seed, question=question, ask=ask),
+                )
             )
-        )
+        finally:
+            self.num_texts -= 1
         return Sampled(
             text=completion.text,
             truncated=completion.finish_reason == "length",

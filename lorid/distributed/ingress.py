@@ -41,10 +41,11 @@ from lorid.distributed.bodies import (
 )
 from lorid.errors import AdapterIdle, LoridError, PromptTooLong
 from lorid.method import feedback
-from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Sampled
+from lorid.method.equivalence import AnswerChecker, Verdict
+from lorid.method.feedback import Sampled
 from lorid.method.problems import MAX_ID_CHARS
 from lorid.method.roles import Role
+from lorid.method.stopping import Outcome
 
 MAX_BODY_BYTES = 32 * 1024**2
 MODELS: Mapping[str, str | None] = {
@@ -127,6 +128,7 @@ class Ingress:
             rounds=rounds_body(transcript),
             usage=Usage(
                 num_generations=transcript.num_generations,
+                num_wasted=transcript.num_wasted,
                 prompt_tokens=transcript.num_prompt_tokens,
                 completion_tokens=transcript.num_tokens,
             ),
@@ -224,7 +226,7 @@ class Ingress:
 
     async def _judge(self, item: GradeItem, body: GradeRequest) -> GradeResult:
         if item.reference is not None and item.submission is not None:
-            verdict = self.checker.verdict(item.submission, item.reference)
+            verdict = await self._verdict(item.submission, item.reference)
             return GradeResult(
                 id=item.id,
                 verdict="correct" if verdict.equal else "incorrect",
@@ -255,9 +257,13 @@ class Ingress:
             if body.include_transcripts
             else None,
         )
-        return self._compared(solved, item, transcript)
+        return await self._compared(solved, item, transcript)
 
-    def _compared(
+    async def _verdict(self, a: str, b: str) -> Verdict:
+        """In a thread: a formula may take seconds, and the loop has other requests."""
+        return await asyncio.to_thread(self.checker.verdict, a, b)
+
+    async def _compared(
         self, solved: GradeResult, item: GradeItem, transcript: feedback.Transcript
     ) -> GradeResult:
         answer = transcript.answer
@@ -266,7 +272,7 @@ class Ingress:
         elif answer is None:
             update = {"verdict": "incorrect", "reason": "no answer"}
         else:
-            verdict = self.checker.verdict(answer, item.reference or item.submission or "")
+            verdict = await self._verdict(answer, item.reference or item.submission or "")
             against = "reference" if item.reference is not None else "submission"
             update = {
                 "verdict": "correct" if verdict.equal else "incorrect",

@@ -72,7 +72,8 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
         "triple.format": TRIPLE_FORMAT,
         "grader": GRADER_VERSION,
         **_flat("sampling", config.sampling.model_dump(mode="json")),
-        **_flat("feedback", config.feedback.model_dump(mode="json")),
+        # Waves change what is wasted, never what is answered.
+        **_flat("feedback", config.feedback.model_dump(mode="json", exclude={"max_wave_rounds"})),
     }
 
 

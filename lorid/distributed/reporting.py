@@ -46,6 +46,8 @@ def collect(
         config_yaml=dump_config(config),
         rule=config.feedback.rule,
         max_rounds=config.feedback.max_rounds,
+        on_exhaustion=config.feedback.on_exhaustion,
+        tau=config.feedback.tau,
         attempts=attempts,
         base_answers=base or None,
         loss_curves=curves,

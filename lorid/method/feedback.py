@@ -1,25 +1,40 @@
 """Mutual feedback as a generator: one logic for every driver.
 
-It yields what to ask (the intuitive attempt and the knowledge at once, then the deep attempt given
-that knowledge), is sent what was sampled, and returns the transcript::
+It yields the asks that may start now, is sent replies as they come, in any order, and returns the
+transcript::
 
     transcript = run_sync(mutual_feedback(q, policy=Policy(), checker=checker), sample=ask_model)
 
+    yields  (intuitive 0, knowledge 0)          is sent  [(knowledge 0, "...")]
+    yields  (deep 0 given that knowledge,)      is sent  [(deep 0, "..."), (intuitive 0, "...")]
+    yields  (intuitive 1, knowledge 1)          ... until the rule is satisfied
+
 Rounds see nothing of each other: mutual feedback is an agreement stopping rule over independent
-rounds (arXiv 2508.13037). Which rule stops it is in `lorid.method.stopping`. No I/O happens here.
+rounds (arXiv 2508.13037). So several may be at work at once (`lorid.method.waves`); they are judged
+strictly in their order, and what is decided never depends on timing. Which rule stops it is in
+`lorid.method.stopping`, who samples in `lorid.method.drivers`. No I/O happens here.
 """
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Literal
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from lorid.errors import ConfigError
 from lorid.method.answers import extract_answer
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.roles import Role
-from lorid.method.stopping import Answers, choose_answer, is_satisfied, sides_of
+from lorid.method.stopping import (
+    NO_ORACLE,
+    ORACLE,
+    AnswerClasses,
+    Outcome,
+    Policy,
+    Tally,
+    conclude,
+    is_satisfied,
+)
+from lorid.method.waves import LAZY, Waves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +83,39 @@ class Round:
     agreed: bool
 
 
-class Outcome(StrEnum):
-    """How a question ended."""
-
-    AGREED = "agreed"
-    EXHAUSTED = "exhausted"
-    NO_ANSWER = "no_answer"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Policy:
-    """The rule, its bound, and what to answer when the rounds are used up."""
+class Effort:
+    """What a question cost: texts that were used, that came for nothing, and that were cut short.
 
-    rule: str = "paper"
-    max_rounds: int = 20
-    on_exhaustion: Literal["plurality", "abstain"] = "plurality"
+    A text is cut short when it is cancelled or fails in a round that was not needed; its tokens are
+    unknown and not counted.
+    """
+
+    num_used: int = 0
+    num_unneeded: int = 0
+    num_cut_short: int = 0
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+
+    def with_leftovers(self, finished: Sequence[Sampled], *, num_cut_short: int) -> "Effort":
+        """This effort and what was under way when the question was decided."""
+        return replace(
+            self,
+            num_unneeded=self.num_unneeded + len(finished),
+            num_cut_short=self.num_cut_short + num_cut_short,
+            num_tokens=self.num_tokens + sum(one.num_tokens for one in finished),
+            num_prompt_tokens=self.num_prompt_tokens
+            + sum(one.num_prompt_tokens for one in finished),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
     """All rounds, the outcome and the final answer.
 
-    `confidence` is the share of the answer among all extracted answers, None without an answer.
+    `confidence` is explained at `lorid.method.stopping.Decision`; None without an answer. `used`
+    holds the texts of the rounds in their order. Transcripts that decided alike are equal:
+    `effort`, which depends on timing, is not compared.
     """
 
     question: str
@@ -97,28 +123,34 @@ class Transcript:
     outcome: Outcome
     answer: str | None
     confidence: float | None
-    drawn: tuple[tuple[Ask, Sampled], ...]
+    used: tuple[tuple[Ask, Sampled], ...]
+    effort: Effort = field(compare=False)
 
     @property
     def num_generations(self) -> int:
-        """How many texts were sampled."""
-        return len(self.drawn)
+        """How many texts were begun, needed or not."""
+        return self.effort.num_used + self.num_wasted
+
+    @property
+    def num_wasted(self) -> int:
+        """How many texts were begun and not needed."""
+        return self.effort.num_unneeded + self.effort.num_cut_short
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that were sampled."""
-        return sum(sampled.num_tokens for _, sampled in self.drawn)
+        """Tokens of the texts that came back, needed or not."""
+        return self.effort.num_tokens
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens that were read."""
-        return sum(sampled.num_prompt_tokens for _, sampled in self.drawn)
+        """Tokens that were read for the texts that came back."""
+        return self.effort.num_prompt_tokens
 
     def attempts_row(self, *, problem_id: str, gold: str | None = None) -> dict[str, Any]:
-        """One line of the attempts file: everything that a replay needs."""
+        """One line of the attempts file: everything that a replay needs, of the rounds used."""
 
         def texts_of(role: Role) -> list[dict[str, Any]]:
-            return [sampled.to_element() for ask, sampled in self.drawn if ask.role is role]
+            return [sampled.to_element() for ask, sampled in self.used if ask.role is role]
 
         return {
             "problem_id": problem_id,
@@ -130,40 +162,156 @@ class Transcript:
         }
 
 
-MutualFeedback = Generator[tuple[Ask, ...], Sequence[Sampled], Transcript]
+Reply = tuple[Ask, Sampled | Exception]
+MutualFeedback = Generator[tuple[Ask, ...], Sequence[Reply], Transcript]
 
 
-def mutual_feedback(question: str, *, policy: Policy, checker: AnswerChecker) -> MutualFeedback:
-    """Ask until the policy's rule is satisfied, or its rounds are used up; returns a Transcript."""
-    asks_intuitive, asks_deep = sides_of(policy.rule)
-    drawn: list[tuple[Ask, Sampled]] = []
-    rounds: list[Round] = []
-    answers = Answers(checker=checker)
-    for index in range(policy.max_rounds):
-        intuitive, knowledge, deep = None, None, None
-        first: list[Ask] = []
-        if asks_intuitive:
-            first.append(Ask(role=Role.INTUITIVE_REASONER, round_index=index))
-        if asks_deep:
-            first.append(Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=index))
-        replies = yield tuple(first)
-        drawn += zip(first, replies, strict=True)
-        if asks_intuitive:
-            intuitive = attempt_from(replies[0])
-        if asks_deep:
-            knowledge = replies[-1].text
-            second = Ask(role=Role.DEEP_REASONER, round_index=index, knowledge=knowledge)
-            (reply,) = yield (second,)
-            drawn.append((second, reply))
-            deep = attempt_from(reply)
-        answers.add(
-            intuitive=intuitive.answer if intuitive else None, deep=deep.answer if deep else None
+def mutual_feedback(
+    question: str, *, policy: Policy, checker: AnswerChecker, waves: Waves = LAZY
+) -> MutualFeedback:
+    """Ask until the policy's rule is satisfied, or its rounds are used up; returns a Transcript.
+
+    A reply is an ask with what was sampled, or with the exception that came instead. An exception
+    is raised here when its round is the next to be judged; in a round that turns out not to be
+    needed it only counts as wasted. A tuple of no asks means: wait for what is under way.
+
+    Raises:
+        ConfigError: the rule needs a label.
+        ValueError: a reply is to no ask.
+    """
+    if policy.rule == ORACLE:
+        raise ConfigError(NO_ORACLE)
+    return _mutual_feedback(_Question(question, policy=policy, checker=checker, waves=waves))
+
+
+def _mutual_feedback(question: "_Question") -> MutualFeedback:
+    asks = question.more_rounds()
+    while True:
+        replies = yield asks
+        deep = question.take(replies)
+        if question.judge():
+            return question.transcript()
+        asks = (*deep, *question.more_rounds())
+
+
+class _Question:
+    """The rounds of one question: judged ones in order, and those at work."""
+
+    def __init__(
+        self, question: str, *, policy: Policy, checker: AnswerChecker, waves: Waves
+    ) -> None:
+        self.question, self.policy, self.waves = question, policy, waves
+        self.classes = AnswerClasses(checker)
+        self.tally = Tally()
+        self.rounds: list[Round] = []
+        self.used: list[tuple[Ask, Sampled]] = []
+        self.waiting: set[Ask] = set()
+        # The replies of each round at work, by role; dictionaries keep nothing of their timing.
+        self.at_work: dict[int, dict[Role, Reply]] = {}
+        self.num_started = 0
+        self.roles = tuple(
+            role
+            for role in Role
+            if (policy.asks_intuitive if role is Role.INTUITIVE_REASONER else policy.asks_deep)
         )
-        agreed = is_satisfied(policy.rule, answers)
-        rounds.append(Round(intuitive=intuitive, knowledge=knowledge, deep=deep, agreed=agreed))
-        if agreed:
-            break
-    return _concluded(question, policy=policy, rounds=rounds, drawn=drawn, answers=answers)
+
+    def more_rounds(self) -> tuple[Ask, ...]:
+        """The first asks of the rounds that may start now."""
+        last = min(
+            len(self.rounds) + self.waves.width(self.policy, self.tally),
+            self.policy.most_rounds,
+            *(index + 1 for index in self.at_work if self._failure(index)),
+        )
+        asks: list[Ask] = []
+        for index in range(self.num_started, last):
+            self.at_work[index] = {}
+            roles = (role for role in self.roles if role is not Role.DEEP_REASONER)
+            asks += (Ask(role=role, round_index=index) for role in roles)
+        self.num_started = max(self.num_started, last)
+        self.waiting.update(asks)
+        return tuple(asks)
+
+    def take(self, replies: Sequence[Reply]) -> tuple[Ask, ...]:
+        """Note replies; returns the deep asks that their knowledge allows."""
+        asks: list[Ask] = []
+        for ask, sampled in replies:
+            if ask not in self.waiting:
+                raise ValueError(f"a reply to what was not asked: {ask}")
+            self.waiting.remove(ask)
+            self.at_work[ask.round_index][ask.role] = (ask, sampled)
+            if ask.role is Role.KNOWLEDGE_GENERATOR and isinstance(sampled, Sampled):
+                asks.append(
+                    Ask(
+                        role=Role.DEEP_REASONER,
+                        round_index=ask.round_index,
+                        knowledge=sampled.text,
+                    )
+                )
+        self.waiting.update(asks)
+        return tuple(asks)
+
+    def judge(self) -> bool:
+        """Judge every round whose turn has come; returns whether the question is decided."""
+        while (index := len(self.rounds)) in self.at_work:
+            if failure := self._failure(index):
+                raise failure
+            if len(self.at_work[index]) < len(self.roles):
+                return False
+            self._judge_round(self.at_work.pop(index))
+            if self.rounds[-1].agreed or len(self.rounds) == self.policy.most_rounds:
+                return True
+        return False
+
+    def transcript(self) -> Transcript:
+        """The transcript of the rounds so far."""
+        decision = conclude(self.policy, self.tally)
+        unneeded = [sampled for round_ in self.at_work.values() for _, sampled in round_.values()]
+        finished = [sampled for sampled in unneeded if isinstance(sampled, Sampled)]
+        effort = Effort(
+            num_used=len(self.used),
+            num_tokens=sum(sampled.num_tokens for _, sampled in self.used),
+            num_prompt_tokens=sum(sampled.num_prompt_tokens for _, sampled in self.used),
+        )
+        return Transcript(
+            question=self.question,
+            rounds=tuple(self.rounds),
+            outcome=decision.outcome,
+            answer=None if decision.answer is None else self.classes.texts[decision.answer],
+            confidence=decision.confidence,
+            used=tuple(self.used),
+            effort=effort.with_leftovers(finished, num_cut_short=len(unneeded) - len(finished)),
+        )
+
+    def _failure(self, index: int) -> Exception | None:
+        replies = self.at_work[index].values()
+        return next((reply for _, reply in replies if isinstance(reply, Exception)), None)
+
+    def _judge_round(self, replies: dict[Role, Reply]) -> None:
+        texts: dict[Role, Sampled] = {}
+        for role in self.roles:
+            ask, sampled = replies[role]
+            assert isinstance(sampled, Sampled)  # failures were raised before
+            texts[role] = sampled
+            self.used.append((ask, sampled))
+        attempts = {
+            role: attempt_from(sampled)
+            for role, sampled in texts.items()
+            if role is not Role.KNOWLEDGE_GENERATOR
+        }
+        # The intuitive side's class first: the order of first appearance is part of the rules.
+        classes = {role: self.classes.class_of(one.answer) for role, one in attempts.items()}
+        self.tally.add(
+            intuitive=classes.get(Role.INTUITIVE_REASONER), deep=classes.get(Role.DEEP_REASONER)
+        )
+        knowledge = texts.get(Role.KNOWLEDGE_GENERATOR)
+        self.rounds.append(
+            Round(
+                intuitive=attempts.get(Role.INTUITIVE_REASONER),
+                knowledge=knowledge.text if knowledge else None,
+                deep=attempts.get(Role.DEEP_REASONER),
+                agreed=is_satisfied(self.policy, self.tally),
+            )
+        )
 
 
 def attempt_from(sampled: Sampled) -> Attempt:
@@ -173,67 +321,6 @@ def attempt_from(sampled: Sampled) -> Attempt:
         answer=extract_answer(sampled.text, truncated=sampled.truncated),
         truncated=sampled.truncated,
     )
-
-
-def _concluded(
-    question: str,
-    *,
-    policy: Policy,
-    rounds: Sequence[Round],
-    drawn: Sequence[tuple[Ask, Sampled]],
-    answers: Answers,
-) -> Transcript:
-    # One side alone stops after its attempt even if that has no answer: nobody agreed then.
-    agreed = bool(rounds) and rounds[-1].agreed and bool(answers.candidates)
-    answer = None
-    if agreed or policy.on_exhaustion == "plurality":
-        answer = choose_answer(policy.rule, answers, agreed=agreed)
-    outcome = Outcome.AGREED if agreed else Outcome.EXHAUSTED if answer else Outcome.NO_ANSWER
-    return Transcript(
-        question=question,
-        rounds=tuple(rounds),
-        outcome=outcome,
-        answer=answer,
-        confidence=answers.share_of(answer) if answer is not None else None,
-        drawn=tuple(drawn),
-    )
-
-
-def run_sync(generator: MutualFeedback, *, sample: Callable[[Ask], Sampled]) -> Transcript:
-    """Drive the generator with a function that samples one text."""
-    try:
-        asks = next(generator)
-        while True:
-            asks = generator.send([sample(ask) for ask in asks])
-    except StopIteration as stop:
-        return stop.value
-    finally:
-        generator.close()
-
-
-async def run_async(
-    generator: MutualFeedback, *, sample: Callable[[Ask], Awaitable[Sampled]]
-) -> Transcript:
-    """Drive the generator with a coroutine; asks of one yield run at the same time.
-
-    When one of them fails, or this call is cancelled, the others are cancelled too.
-    """
-
-    async def sampled(ask: Ask) -> Sampled:
-        return await sample(ask)
-
-    try:
-        asks = next(generator)
-        while True:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(sampled(ask)) for ask in asks]
-            asks = generator.send([task.result() for task in tasks])
-    except StopIteration as stop:
-        return stop.value
-    except ExceptionGroup as group_error:
-        raise group_error.exceptions[0] from group_error
-    finally:
-        generator.close()
 
 
 def generation_seed(seed: int, *, question: str, ask: Ask) -> int:

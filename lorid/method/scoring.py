@@ -1,130 +1,117 @@
-"""Scores of logged attempts under any rule, without a model.
+"""Figures over scored problems, and what the logged attempts hold whatever the rule.
 
-    attempts = [parse_attempts_line(line) for line in file]
-    scores = replay(attempts, policy=Policy(rule="paper"), checker=checker)
+    scores = replay(attempts, policy=policy, checker=checker)
     summary = summarize(scores, policy=policy)
+    pass_at_k([judge(item, checker) for item in attempts], max_rounds=20)
 
-A shorter list in an attempts line means that the round was never drawn: a replay ends there.
-`paper-oracle` reproduces the published scoring, which looks at the label to choose among agreed
-answers and counts exhaustion as wrong; it is for comparison only.
+Accuracies are shares of the problems that have a label. The label is read here and by
+`paper-oracle`; no other rule ever sees it.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
 
-from lorid.errors import DataError
-from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Policy, Sampled, attempt_from
-from lorid.method.stopping import Answers, Candidate, choose_answer, is_satisfied, sides_of
+from lorid.method.attempts import JudgedAttempts
+from lorid.method.replay import ProblemScore
+from lorid.method.stopping import Outcome, Policy
 
-REPLAY_RULES = (
-    "paper", "paper-oracle", "same-round", "majority", "intuitive-only", "deep-only",
-)  # fmt: skip
 Z_95 = 1.959963984540054
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemAttempts:
-    """The logged texts of one problem; element j of each list belongs to round j."""
-
-    problem_id: str
-    question: str
-    gold: str | None
-    intuitive: tuple[Sampled, ...]
-    knowledge: tuple[Sampled, ...]
-    deep: tuple[Sampled, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemScore:
-    """How one problem ended under a rule; `correct` is None without a gold answer."""
-
-    problem_id: str
-    answer: str | None
-    outcome: Outcome
-    num_rounds: int
-    num_generations: int
-    correct: bool | None
+TAIL_95 = 0.025
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Figures over problems; accuracies are shares of 1, `interval` is Wilson's at 95%."""
+    """Figures over problems, as shares of 1.
+
+    `accuracy` is over the `num_labelled` problems with a label, None without any; problems without
+    an answer count as wrong. `interval` is its bootstrap interval and `wilson_interval` Wilson's,
+    both at 95%. `coverage` is the share of problems on which the rule agreed; for `majority` and
+    the rules of one side, which need no agreement, the share with an answer.
+    """
 
     rule: str
     max_rounds: int
     num_problems: int
-    accuracy: float
+    num_labelled: int
+    accuracy: float | None
     coverage: float
     accuracy_when_agreed: float | None
     mean_rounds: float
     mean_generations: float
     interval: tuple[float, float]
+    wilson_interval: tuple[float, float]
     rounds_histogram: dict[int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `lorid replay --json` prints."""
-        return {**self.__dict__, "interval": list(self.interval)}
+        """As `lorid replay --json` prints it."""
+        lists = {"interval": list(self.interval), "wilson_interval": list(self.wilson_interval)}
+        return {**asdict(self), **lists}
 
 
-def parse_attempts_line(line: str | Mapping[str, Any]) -> ProblemAttempts:
-    """One line of an attempts file; raises DataError saying what is wrong with it."""
-    try:
-        row = json.loads(line) if isinstance(line, str) else line
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error}") from error
-    if not isinstance(row, Mapping):
-        raise DataError("not a JSON object")
-    fields = cast("Mapping[str, Any]", row)
-    if not isinstance(fields.get("problem_id"), str):
-        raise DataError("'problem_id' is missing or not a string")
-    gold = fields.get("gold")
-    return ProblemAttempts(
-        problem_id=str(fields["problem_id"]),
-        question=str(fields.get("question", "")),
-        gold=None if gold is None else str(gold),
-        intuitive=_texts(fields, "intuitive"),
-        knowledge=_texts(fields, "knowledge"),
-        deep=_texts(fields, "deep"),
-    )
+@dataclass(frozen=True, kw_only=True)
+class AtK:
+    """A figure for k attempts of a pool, over the problems that it is defined for."""
 
-
-def replay(
-    attempts: Sequence[ProblemAttempts], *, policy: Policy, checker: AnswerChecker
-) -> list[ProblemScore]:
-    """Each problem judged under the policy's rule.
-
-    Raises:
-        DataError: the rule is unknown.
-    """
-    if policy.rule not in REPLAY_RULES:
-        raise DataError(f"unknown rule {policy.rule!r}: choose one of {', '.join(REPLAY_RULES)}")
-    return [_replay_one(item, policy=policy, checker=checker) for item in attempts]
+    k: int
+    value: float
+    num_problems: int
 
 
 def summarize(scores: Sequence[ProblemScore], *, policy: Policy) -> Summary:
-    """Figures over problems; without any problem all of them are 0."""
+    """Figures over problems; without any problem the means are 0."""
     count = len(scores)
-    num_correct = sum(score.correct is True for score in scores)
+    labelled = [score for score in scores if score.correct is not None]
     agreed = [score for score in scores if score.outcome is Outcome.AGREED]
+    num_correct = sum(score.correct is True for score in labelled)
     return Summary(
         rule=policy.rule,
         max_rounds=policy.max_rounds,
         num_problems=count,
-        accuracy=num_correct / count if count else 0.0,
+        num_labelled=len(labelled),
+        accuracy=accuracy_of(scores),
         coverage=len(agreed) / count if count else 0.0,
-        accuracy_when_agreed=(
-            sum(score.correct is True for score in agreed) / len(agreed) if agreed else None
-        ),
+        accuracy_when_agreed=accuracy_of(agreed),
         mean_rounds=sum(score.num_rounds for score in scores) / count if count else 0.0,
         mean_generations=sum(score.num_generations for score in scores) / count if count else 0.0,
-        interval=wilson_interval(num_correct, count),
+        interval=bootstrap_interval(num_correct, len(labelled)),
+        wilson_interval=wilson_interval(num_correct, len(labelled)),
         rounds_histogram=dict(sorted(Counter(score.num_rounds for score in scores).items())),
     )
+
+
+def accuracy_of(scores: Sequence[ProblemScore]) -> float | None:
+    """The share of right answers among problems with a label; None without any."""
+    labelled = [score for score in scores if score.correct is not None]
+    if not labelled:
+        return None
+    return sum(score.correct is True for score in labelled) / len(labelled)
+
+
+def bootstrap_interval(num_correct: int, count: int) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval of a share (Efron 1979); (0, 1) without data.
+
+    Resampling `count` zeros and ones with replacement makes the number of ones binomial, so the
+    percentiles are taken from that distribution itself: what endless resamples tend to, without
+    drawing any. No seed is needed. Where all are right, or none, it has no width.
+    """
+    if not count:
+        return 0.0, 1.0
+    if num_correct in (0, count):
+        return num_correct / count, num_correct / count
+    share = num_correct / count
+    total, bounds = 0.0, [0, count]
+    for number in range(count + 1):
+        below, total = total, total + _binomial(number, count, share)
+        if below < TAIL_95 <= total:
+            bounds[0] = number
+        if below < 1 - TAIL_95 <= total:
+            bounds[1] = number
+            break
+    return bounds[0] / count, bounds[1] / count
 
 
 def wilson_interval(num_correct: int, count: int) -> tuple[float, float]:
@@ -138,75 +125,69 @@ def wilson_interval(num_correct: int, count: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def _texts(row: Mapping[str, Any], name: str) -> tuple[Sampled, ...]:
-    elements = row.get(name, [])
-    if not isinstance(elements, list):
-        raise DataError(f"'{name}' is not a list")
-    return tuple(_sampled(element, name) for element in cast("list[Any]", elements))
+def pass_at_k(attempts: Sequence[JudgedAttempts], *, max_rounds: int) -> list[AtK]:
+    """The chance that k attempts of a problem's pool hold a right one, for every k.
+
+    A problem's pool is all its intuitive and all its deep attempts of the first `max_rounds`
+    rounds; those without an answer are wrong ones. Of n attempts with c right ones the unbiased
+    estimate is 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374). The mean is over the
+    problems with a label and at least k attempts.
+    """
+    counts: list[tuple[int, int]] = []
+    for item in attempts:
+        pool = list(pooled(item, max_rounds=max_rounds))
+        if item.right is not None:
+            counts.append((len(pool), sum(answer in item.right for answer in pool)))
+    figures: list[AtK] = []
+    for k in range(1, max((count for count, _ in counts), default=0) + 1):
+        values = [_pass_at_k(count, right, k) for count, right in counts if count >= k]
+        figures.append(AtK(k=k, value=sum(values) / len(values), num_problems=len(values)))
+    return figures
 
 
-def _sampled(element: Any, name: str) -> Sampled:
-    if isinstance(element, str):
-        return Sampled(text=element)
-    if isinstance(element, Mapping):
-        fields = cast("Mapping[str, Any]", element)
-        if isinstance(fields.get("text"), str):
-            return Sampled(
-                text=str(fields["text"]),
-                truncated=fields.get("finish_reason") == "length",
-                num_tokens=int(fields.get("num_tokens") or 0),
-            )
-    raise DataError(f"'{name}' holds an element that is neither a text nor an object with 'text'")
+def majority_at_k(attempts: Sequence[JudgedAttempts], *, max_rounds: int) -> list[AtK]:
+    """The accuracy of the most frequent answer among the first k attempts of the pool, for every k.
+
+    The pool is that of `pass_at_k`, in the order drawn: round by round, the intuitive attempt
+    first; the first of equally frequent answers is taken. A problem with fewer attempts uses all it
+    has. With both sides drawn, k = 2n is the rule `majority` after n rounds.
+    """
+    labelled = [item for item in attempts if item.right is not None]
+    curves = [_majority_curve(item, max_rounds=max_rounds) for item in labelled]
+    figures: list[AtK] = []
+    for k in range(1, max((len(curve) for curve in curves), default=0) + 1):
+        num_right = sum(curve[min(k, len(curve)) - 1] for curve in curves if curve)
+        figures.append(AtK(k=k, value=num_right / len(labelled), num_problems=len(labelled)))
+    return figures
 
 
-def _replay_one(item: ProblemAttempts, *, policy: Policy, checker: AnswerChecker) -> ProblemScore:
-    rule = {"paper-oracle": "paper", "majority": "majority"}.get(policy.rule, policy.rule)
-    asks_intuitive, asks_deep = sides_of(rule)
-    drawn = _num_rounds_drawn(item, asks_intuitive=asks_intuitive, asks_deep=asks_deep)
-    answers = Answers(checker=checker)
-    agreed = False
-    for index in range(min(policy.max_rounds, drawn)):
-        answers.add(
-            intuitive=_answer_at(item.intuitive, index) if asks_intuitive else None,
-            deep=_answer_at(item.deep, index) if asks_deep else None,
-        )
-        agreed = rule != "majority" and is_satisfied(rule, answers)
-        if agreed:
-            break
-    agreed = agreed and bool(answers.candidates)
-    answer = _final_answer(item, policy=policy, rule=rule, answers=answers, agreed=agreed)
-    generations = answers.num_rounds * (int(asks_intuitive) + 2 * int(asks_deep))
-    outcome = Outcome.AGREED if agreed else Outcome.EXHAUSTED if answer else Outcome.NO_ANSWER
-    return ProblemScore(
-        problem_id=item.problem_id,
-        answer=answer,
-        outcome=outcome,
-        num_rounds=answers.num_rounds,
-        num_generations=generations,
-        correct=None
-        if item.gold is None
-        else answer is not None and checker.equal(answer, item.gold),
-    )
+def pooled(item: JudgedAttempts, *, max_rounds: int) -> Iterator[int | None]:
+    """The answers of both sides in the order drawn."""
+    for index in range(min(max_rounds, max(len(item.intuitive), len(item.deep)))):
+        for side in (item.intuitive, item.deep):
+            if index < len(side):
+                yield side[index]
 
 
-def _final_answer(
-    item: ProblemAttempts, *, policy: Policy, rule: str, answers: Answers, agreed: bool
-) -> str | None:
-    if policy.rule == "paper-oracle":
-        shared: list[Candidate] = [c for c in answers.candidates if c.is_shared]
-        right = [c for c in shared if item.gold and answers.checker.equal(c.text, item.gold)]
-        return next((candidate.text for candidate in (*right, *shared)), None)
-    if rule == "majority" and answers.candidates:
-        return max(answers.candidates, key=lambda candidate: candidate.num_votes).text
-    if agreed or policy.on_exhaustion == "plurality":
-        return choose_answer(rule, answers, agreed=agreed)
-    return None
+def _majority_curve(item: JudgedAttempts, *, max_rounds: int) -> list[bool]:
+    votes: Counter[int] = Counter()
+    leader: int | None = None
+    curve: list[bool] = []
+    for answer in pooled(item, max_rounds=max_rounds):
+        if answer is not None:
+            votes[answer] += 1
+            # Classes are numbered in order of first appearance.
+            if leader is None or (-votes[answer], answer) < (-votes[leader], leader):
+                leader = answer
+        curve.append(item.is_right(leader) is True)
+    return curve
 
 
-def _num_rounds_drawn(item: ProblemAttempts, *, asks_intuitive: bool, asks_deep: bool) -> int:
-    lengths = [len(item.intuitive)] * asks_intuitive + [len(item.deep)] * asks_deep
-    return max(lengths)
+@lru_cache(maxsize=65536)
+def _pass_at_k(count: int, right: int, k: int) -> float:
+    return 1 - math.comb(count - right, k) / math.comb(count, k)
 
 
-def _answer_at(texts: Sequence[Sampled], index: int) -> str | None:
-    return attempt_from(texts[index]).answer if index < len(texts) else None
+def _binomial(number: int, count: int, share: float) -> float:
+    ways = math.lgamma(count + 1) - math.lgamma(number + 1) - math.lgamma(count - number + 1)
+    return math.exp(ways + number * math.log(share) + (count - number) * math.log1p(-share))

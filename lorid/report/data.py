@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lorid.jsonl import read_jsonl
+from lorid.method.attempts import JudgedAttempts, ProblemAttempts, judge, parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Policy, Sampled, attempt_from
+from lorid.method.feedback import Sampled, attempt_from
+from lorid.method.replay import ProblemScore, score
 from lorid.method.roles import Role
-from lorid.method.scoring import (
-    ProblemAttempts,
-    ProblemScore,
-    parse_attempts_line,
-    replay,
-    summarize,
-)
+from lorid.method.scoring import accuracy_of, summarize
+from lorid.method.stopping import DEFAULT_TAU, OnExhaustion, Outcome, Policy
 
 REFERENCE_GENERATIONS = 60
 
@@ -50,15 +47,29 @@ class ReportData:
     stage_seconds: Mapping[str, float]
     records: Sequence[str]
     unseen_families: frozenset[str] = field(default_factory=frozenset)
+    on_exhaustion: OnExhaustion = "plurality"
+    tau: float = DEFAULT_TAU
+
+    def policy(self, rule: str | None = None) -> Policy:
+        """What decided the run's questions; `rule` puts another in the place of the run's."""
+        return Policy(
+            rule=rule or self.rule,
+            max_rounds=self.max_rounds,
+            on_exhaustion=self.on_exhaustion,
+            tau=self.tau,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """One row of the table; accuracies are shares of 1, `interval` is Wilson's at 95%."""
+    """One row of the table; accuracies are shares of 1, `interval` is Wilson's at 95%.
+
+    `coverage` is that of `lorid.method.scoring.Summary`.
+    """
 
     method: str
     num_problems: int
-    accuracy: float
+    accuracy: float | None
     interval: tuple[float, float]
     coverage: float
     mean_rounds: float
@@ -85,9 +96,16 @@ def parsed_attempts(data: ReportData) -> list[ProblemAttempts]:
     return [parse_attempts_line(row) for row in data.attempts]
 
 
+def judged_attempts(
+    attempts: Sequence[ProblemAttempts], checker: AnswerChecker
+) -> list[JudgedAttempts]:
+    """The attempts with their answers compared, for every rule."""
+    return [judge(item, checker) for item in attempts]
+
+
 def summarize_methods(data: ReportData, checker: AnswerChecker) -> list[MethodRow]:
     """Base alone, each side alone, majority of the same attempts, mutual feedback."""
-    attempts = parsed_attempts(data)
+    judged = judged_attempts(parsed_attempts(data), checker)
     unseen = {
         row["problem_id"] for row in data.attempts if row.get("family") in data.unseen_families
     }
@@ -101,8 +119,8 @@ def summarize_methods(data: ReportData, checker: AnswerChecker) -> list[MethodRo
         ("mutual feedback", data.rule),
     )
     for method, rule in rules:
-        policy = Policy(rule=rule, max_rounds=data.max_rounds)
-        scores = replay(attempts, policy=policy, checker=checker)
+        policy = data.policy(rule)
+        scores = [score(item, policy=policy) for item in judged]
         rows.append(_row(method, scores, policy=policy, unseen=unseen))
     return rows
 
@@ -119,6 +137,7 @@ def _base_row(
                 problem_id=row["problem_id"],
                 answer=answer,
                 outcome=Outcome.AGREED if answer else Outcome.NO_ANSWER,
+                confidence=1.0 if answer else None,
                 num_rounds=1,
                 num_generations=1,
                 correct=answer is not None and checker.equal(answer, row["gold"]),
@@ -131,25 +150,18 @@ def _row(
     method: str, scores: Sequence[ProblemScore], *, policy: Policy, unseen: set[str]
 ) -> MethodRow:
     summary = summarize(scores, policy=policy)
-    answered = sum(score.answer is not None for score in scores)
-    is_feedback = policy.rule in ("paper", "same-round")
+    seen = [one for one in scores if one.problem_id not in unseen]
     return MethodRow(
         method=method,
         num_problems=summary.num_problems,
         accuracy=summary.accuracy,
-        interval=summary.interval,
-        coverage=summary.coverage if is_feedback else answered / max(1, len(scores)),
+        interval=summary.wilson_interval,
+        coverage=summary.coverage,
         mean_rounds=summary.mean_rounds,
         mean_generations=summary.mean_generations,
-        accuracy_seen=_accuracy([s for s in scores if s.problem_id not in unseen], unseen=unseen),
-        accuracy_unseen=_accuracy([s for s in scores if s.problem_id in unseen], unseen=unseen),
+        accuracy_seen=accuracy_of(seen) if unseen else None,
+        accuracy_unseen=accuracy_of([one for one in scores if one.problem_id in unseen]),
     )
-
-
-def _accuracy(scores: Sequence[ProblemScore], *, unseen: set[str]) -> float | None:
-    if not scores or not unseen:
-        return None
-    return sum(score.correct is True for score in scores) / len(scores)
 
 
 def loss_summary(curve: Sequence[LossPoint]) -> tuple[float, float]:

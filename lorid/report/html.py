@@ -7,13 +7,14 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Policy
+from lorid.method.replay import score
 from lorid.method.roles import Role
-from lorid.method.scoring import replay, summarize
+from lorid.method.scoring import summarize
 from lorid.report.data import (
     REFERENCE_GENERATIONS,
     LossPoint,
     ReportData,
+    judged_attempts,
     loss_summary,
     parsed_attempts,
     summarize_methods,
@@ -61,12 +62,12 @@ def render_html(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    policy = Policy(rule=data.rule, max_rounds=data.max_rounds)
+    policy = data.policy()
     attempts = parsed_attempts(data)
     with AnswerChecker() as checker:
         methods = summarize_methods(data, checker)
-        scores = replay(attempts, policy=policy, checker=checker)
-        stories = choose_stories(attempts, policy=policy, checker=checker)
+        scores = [score(item, policy=policy) for item in judged_attempts(attempts, checker)]
+    stories = choose_stories(attempts, scores)
     summary = summarize(scores, policy=policy)
     return environment.get_template("report.html.j2").render(
         data=data,

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Policy, attempt_from
-from lorid.method.scoring import ProblemAttempts, ProblemScore, replay
+from lorid.method.attempts import ProblemAttempts
+from lorid.method.feedback import attempt_from
+from lorid.method.replay import ProblemScore
+from lorid.method.stopping import Outcome
 
 MAX_STORIES_OF_A_KIND = 3
 AGREED_LATER = "First they disagree, then they agree"
@@ -39,11 +40,11 @@ class Story:
 
 
 def choose_stories(
-    attempts: Sequence[ProblemAttempts], *, policy: Policy, checker: AnswerChecker
+    attempts: Sequence[ProblemAttempts], scores: Sequence[ProblemScore]
 ) -> list[Story]:
     """A few of each kind: disagreement then agreement, agreed but wrong, never agreed, at once."""
     stories: dict[str, list[Story]] = {title: [] for title in KINDS}
-    for item, score in zip(attempts, replay(attempts, policy=policy, checker=checker), strict=True):
+    for item, score in zip(attempts, scores, strict=True):
         stories[_kind(score)].append(_story(_kind(score), item, score))
     # Short ones in which both sides give answers read best.
     return [

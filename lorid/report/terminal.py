@@ -6,11 +6,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Policy
-from lorid.method.scoring import replay, summarize
+from lorid.method.replay import score
+from lorid.method.scoring import summarize
 from lorid.report.data import (
     REFERENCE_GENERATIONS,
     ReportData,
+    judged_attempts,
     loss_summary,
     parsed_attempts,
     summarize_methods,
@@ -22,12 +23,12 @@ BAR_WIDTH = 40
 
 def print_summary(data: ReportData, console: Console) -> None:
     """Print what each part contributed."""
-    policy = Policy(rule=data.rule, max_rounds=data.max_rounds)
+    policy = data.policy()
     attempts = parsed_attempts(data)
     with AnswerChecker() as checker:
         console.print(_table(data, checker))
-        scores = replay(attempts, policy=policy, checker=checker)
-        stories = choose_stories(attempts, policy=policy, checker=checker)
+        scores = [score(item, policy=policy) for item in judged_attempts(attempts, checker)]
+    stories = choose_stories(attempts, scores)
     console.print(
         "cover: questions answered, or agreed on; texts: generations per question, where the "
         f"reference draws {REFERENCE_GENERATIONS}.\n"
@@ -51,7 +52,7 @@ def _table(data: ReportData, checker: AnswerChecker) -> Table:
         low, high = row.interval
         table.add_row(
             row.method,
-            f"{row.accuracy:.1%}",
+            "-" if row.accuracy is None else f"{row.accuracy:.1%}",
             f"{100 * low:.1f} - {100 * high:.1f}%",
             f"{row.coverage:.0%}",
             f"{row.mean_rounds:.2f}",

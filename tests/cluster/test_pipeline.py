@@ -14,10 +14,11 @@ from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
 from lorid.errors import ConfigError, ServeError, TrainingError
+from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Policy
+from lorid.method.replay import replay
 from lorid.method.roles import Role
-from lorid.method.scoring import parse_attempts_line, replay
+from lorid.method.stopping import Policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
 

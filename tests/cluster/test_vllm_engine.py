@@ -13,8 +13,13 @@ from lorid.config import ModelConfig
 from lorid.engines.base import GenerationRequest
 from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, EngineError
+from lorid.method.drivers import run_async
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Ask, Sampled, generation_seed, mutual_feedback
 from lorid.method.roles import Role
+from lorid.method.stopping import Policy
 from lorid.method.templates import encode_prompt
+from lorid.method.waves import Waves
 from lorid.presets import demo
 
 pytestmark = [
@@ -195,6 +200,39 @@ async def test_a_cancelled_request_leaves_the_engine_answering(engine):
         await task
     assert (await engine.generate(ask(seed=3))).text
     await engine.check()
+
+
+def solving(engine, *, rule, width, agreed_at_once=False):
+    """Mutual feedback on the real engine; `agreed_at_once` writes the first round in advance."""
+    policy = Policy(rule=rule, max_rounds=3)
+    waves = Waves(max_rounds=width)
+
+    async def sample(one: Ask) -> Sampled:
+        if agreed_at_once and one.round_index == 0:
+            return Sampled(text="--> 7 END")
+        seed = generation_seed(1, question=QUESTION, ask=one)
+        completion = await engine.generate(
+            GenerationRequest(question=QUESTION, role=one.role, knowledge=one.knowledge, seed=seed)
+        )
+        return Sampled(text=completion.text, num_tokens=completion.num_tokens)
+
+    generator = mutual_feedback(QUESTION, policy=policy, checker=AnswerChecker(), waves=waves)
+    return run_async(generator, sample=sample)
+
+
+async def test_waves_write_the_same_transcript(engine):
+    lazy = await solving(engine, rule="majority", width=1)
+    waved = await solving(engine, rule="majority", width=3)
+    assert waved == lazy
+    assert waved.num_generations == 9
+
+
+async def test_rounds_that_are_not_needed_are_aborted_in_the_engine(engine):
+    transcript = await solving(engine, rule="paper", width=3, agreed_at_once=True)
+    assert (transcript.answer, len(transcript.rounds)) == ("7", 1)
+    assert transcript.effort.num_cut_short == 2
+    assert not engine.engine.output_processor.has_unfinished_requests()
+    assert (await engine.generate(ask())).text
 
 
 async def test_a_caller_that_leaves_during_the_start_leaves_the_engine_whole(folders):

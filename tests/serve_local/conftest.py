@@ -17,10 +17,10 @@ from lorid.engines.scripted import ScriptedEngine
 def endpoint(monkeypatch):
     """Makes an HTTP client of the graph around a scripted engine."""
 
-    def start(engine: ScriptedEngine) -> TestClient:
-        config = small_config()
+    def start(engine: ScriptedEngine, **feedback: object) -> TestClient:
+        config = small_config(**feedback)
         student = serve.run(
-            student_app(config, source=NoStore(), factory=Prepared(engine)),
+            student_app(config, source=NoStore(config), factory=Prepared(engine)),
             _local_testing_mode=True,
         )
 

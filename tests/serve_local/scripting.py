@@ -25,12 +25,11 @@ def script(*, intuitive: list[str], deep: list[str], base: list[str] | None = No
     }
 
 
-def small_config() -> RunConfig:
-    """The demo's config with three rounds at most."""
+def small_config(**feedback: object) -> RunConfig:
+    """The demo's config with three rounds at most, and other changes to its feedback."""
     config = demo()
-    return config.model_copy(
-        update={"feedback": config.feedback.model_copy(update={"max_rounds": 3})}
-    )
+    changes = {"max_rounds": 3, **feedback}
+    return config.model_copy(update={"feedback": config.feedback.model_copy(update=changes)})
 
 
 class Prepared:
@@ -52,6 +51,9 @@ TRIPLE = "triple/demo/0123456789ab"
 class NoStore:
     """A source of one triple that has no files: the scripted engine needs none."""
 
+    def __init__(self, config: EndpointConfig | None = None) -> None:
+        self.config = config or small_config()
+
     def wanted(self) -> Wanted:
         return Wanted(address=TRIPLE)
 
@@ -59,4 +61,4 @@ class NoStore:
         return []
 
     def fetch(self, address: str) -> TripleFiles:
-        return TripleFiles(address=address, folders={}, config=small_config().endpoint())
+        return TripleFiles(address=address, folders={}, config=self.config.endpoint())

@@ -10,7 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 from scripting import TRIPLE, NoStore, Prepared, script, small_config, texts
 
 from lorid.api import SolveRequest
-from lorid.distributed.deployments import app_of_run, build_app
+from lorid.distributed.deployments import StudentEngine, app_of_run, build_app
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import (
     AdapterMismatch,
@@ -19,10 +19,11 @@ from lorid.errors import (
     EngineError,
     PromptTooLong,
 )
+from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Outcome, Policy
+from lorid.method.replay import replay
 from lorid.method.roles import Role
-from lorid.method.scoring import parse_attempts_line, replay
+from lorid.method.stopping import Outcome, Policy
 from serve.app import build
 
 QUESTION = "Tom has 3 apples and finds 4 more. How many are there?"
@@ -104,6 +105,42 @@ def test_a_request_chooses_rule_and_seed(endpoint):
     solve(client, rule="intuitive-only", seed=6)
     first, again, other = (request.seed for request in engine.history)
     assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer", "num_rounds"),
+    [("paper", "1", 2), ("same-round", "7", 3), ("majority", "7", 3), ("bayes", "7", 3)],
+)
+def test_every_rule_is_served_alike_with_and_without_waves(endpoint, rule, answer, num_rounds):
+    def asked(**feedback):
+        engine = ScriptedEngine(script(intuitive=texts("1", "7", "7"), deep=texts("2", "1", "7")))
+        client = endpoint(engine, **feedback)
+        return solve(client, rule=rule), len(engine.history)
+
+    lazy, num_lazy = asked()
+    waved, num_waved = asked(max_wave_rounds=3)
+    assert (lazy["answer"], lazy["num_rounds"]) == (answer, num_rounds)
+    same = ("answer", "outcome", "confidence", "num_rounds", "rounds")
+    assert [lazy[key] for key in same] == [waved[key] for key in same]
+    assert lazy["usage"]["num_generations"] == num_lazy == 3 * num_rounds
+    assert lazy["usage"]["num_wasted"] == 0
+    assert waved["usage"]["num_generations"] == num_waved
+    assert waved["usage"]["num_wasted"] == num_waved - 3 * num_rounds
+
+
+@pytest.mark.parametrize(("slots", "is_wasteful"), [(1, False), (64, True)])
+async def test_a_replica_without_room_speculates_nothing(slots, is_wasteful):
+    config = small_config(max_wave_rounds=3)
+    serving = config.serving.model_copy(update={"max_concurrent_questions": slots})
+    config = config.model_copy(update={"serving": serving})
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    student = StudentEngine(
+        config.endpoint().model_dump_json(), lambda _: engine, NoStore(config), follows=False
+    )
+    transcript = (await student.solve(SolveRequest(question=QUESTION))).answer
+    assert (transcript.answer, len(transcript.rounds)) == ("7", 1)
+    assert (transcript.num_wasted > 0) == is_wasteful
+    assert student.load() == 0
 
 
 def test_grading_with_and_without_reference_and_submission(endpoint):
@@ -247,7 +284,9 @@ def test_transcripts_can_be_replayed(endpoint):
         ("/v1/solve", {"question": ""}, "question"),
         ("/v1/solve", {"question": "x" * 20_001}, "question"),
         ("/v1/solve", {"question": QUESTION, "max_rounds": 0}, "max_rounds"),
-        ("/v1/solve", {"question": QUESTION, "rule": "majority"}, "majority"),
+        ("/v1/solve", {"question": QUESTION, "rule": "paper-oracle"}, "label"),
+        ("/v1/grade", {"items": [{}], "rule": "paper-oracle"}, "label"),
+        ("/v1/solve", {"question": QUESTION, "rule": "best"}, "best"),
         ("/v1/solve", {"question": QUESTION, "adapter": "/etc"}, "adapter"),
         ("/v1/grade", {"items": []}, "items"),
         ("/v1/grade", {"items": [{}] * 1001}, "items"),

@@ -1,4 +1,4 @@
-"""Unit tests are pure: none of them may start Ray."""
+"""Unit tests are pure: none of them may start Ray. Commands run in the test's process."""
 
 import os
 import sys

@@ -189,7 +189,9 @@ def test_long_texts_take_no_time_that_grows_faster_than_they_do(unit):
 )])  # fmt: skip
 def test_every_gold_answer_is_extracted_and_equals_itself(name):
     problems, rejected = read_problems(SHARED / f"{name}.jsonl")
-    assert rejected == []
+    # LoRID's samples hold a few rows twice; nothing else is set aside.
+    assert all(row.reason.startswith("repeats row") for row in rejected)
+    assert len(rejected) < 5
     with AnswerChecker() as checker:
         for problem in problems:
             text = f"{problem.rationale}\nThe answer is: {problem.answer}"

@@ -73,44 +73,6 @@ def test_a_mistake_is_exit_2_without_a_traceback(lorid, tmp_path, arguments):
     assert "Traceback" not in err
 
 
-def test_replay_prints_the_summary_and_each_problem(lorid, tmp_path):
-    rows = [
-        {"problem_id": "a", "question": "", "gold": "7", "intuitive": ["--> 1 END", "--> 7 END"],
-         "knowledge": ["k", "k"], "deep": ["--> 7 END", "--> 2 END"]},
-        {"problem_id": "b", "question": "", "gold": "7", "intuitive": ["--> 1 END"],
-         "knowledge": ["k"], "deep": [{"text": "--> 1 END", "finish_reason": "stop"}]},
-    ]  # fmt: skip
-    file = tmp_path / "attempts.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    each = tmp_path / "each.jsonl"
-    code, out, _ = lorid("replay", str(file), "--json", "--per-problem", str(each))
-    summary = json.loads(out)
-    assert code == 0
-    assert (summary["rule"], summary["accuracy"], summary["coverage"]) == ("paper", 0.5, 1.0)
-    assert (summary["mean_rounds"], summary["mean_generations"]) == (1.5, 4.5)
-    first, second = (json.loads(line) for line in each.read_text().splitlines())
-    assert first == {
-        "problem_id": "a",
-        "answer": "7",
-        "outcome": "agreed",
-        "num_rounds": 2,
-        "correct": True,
-    }
-    assert second["correct"] is False
-    same = json.loads(lorid("replay", str(file), "--json", "--rule", "same-round")[1])
-    assert same["coverage"] == 0.5
-    short = json.loads(lorid("replay", str(file), "--json", "--max-rounds", "1")[1])
-    assert short["mean_rounds"] == 1.0
-
-
-def test_a_bad_line_of_attempts_is_named_by_its_number(lorid, tmp_path):
-    file = tmp_path / "attempts.jsonl"
-    file.write_text('{"problem_id": "a", "intuitive": [], "knowledge": [], "deep": []}\n{"x": 1}\n')
-    code, _, err = lorid("replay", str(file))
-    assert code == 2
-    assert "line 2" in err
-
-
 def test_an_artifact_is_listed_shown_and_fetched(lorid, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "rows.jsonl").write_text("{}\n")

@@ -5,6 +5,7 @@ import yaml
 
 from lorid.config import dump_config, load_config, parse_config
 from lorid.errors import ConfigError
+from lorid.method.stopping import LIVE_RULES
 from lorid.presets import PRESETS, preset_named
 
 
@@ -120,3 +121,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_an_override_whose_value_is_no_yaml_is_named():
     with pytest.raises(ConfigError, match=r"--set 'training\.rank=\[1': not valid YAML"):
         parse_config("preset: demo", overrides=["training.rank=[1"])
+
+
+@pytest.mark.parametrize("rule", LIVE_RULES)
+def test_every_rule_that_needs_no_label_can_be_configured(rule):
+    config = parse_config("preset: demo", overrides=[f"feedback.rule={rule}", "feedback.tau=0.8"])
+    policy = config.feedback.policy(max_rounds=3)
+    assert (policy.rule, policy.max_rounds, policy.tau) == (rule, 3, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("feedback.rule=paper-oracle", "label"),
+        ("feedback.rule=best", "feedback.rule"),
+        ("feedback.tau=0.5", "feedback.tau"),
+        ("feedback.tau=1", "feedback.tau"),
+        ("feedback.max_wave_rounds=0", "feedback.max_wave_rounds"),
+    ],
+)
+def test_feedback_out_of_range_is_refused(override, named):
+    with pytest.raises(ConfigError, match=named):
+        parse_config("preset: demo", overrides=[override])
