@@ -186,6 +186,11 @@ def _join(address: str, *, quiet: bool) -> None:
 def _start_local(*, quiet: bool) -> None:
     import ray
 
+    if any(character.isspace() for character in sys.executable):
+        raise ResourceError(
+            f"Ray cannot start its workers by {sys.executable}, whose path holds a space; "
+            "make the virtual environment in a folder without one"
+        )
     free_gib = psutil.virtual_memory().available / 1024**3
     if free_gib < MIN_FREE_GIB:
         raise ResourceError(

@@ -1,6 +1,7 @@
 """What a connection to Ray refuses before Ray itself is asked."""
 
 import socket
+import sys
 
 import psutil
 import pytest
@@ -17,6 +18,13 @@ def test_a_cluster_that_is_gone_is_named_at_once(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ResourceError, match=f"RAY_ADDRESS={address}"), connected():
             pass
+
+
+def test_a_python_whose_path_holds_a_space_is_refused(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sys, "executable", "/home/my folder/.venv/bin/python")
+    with pytest.raises(ResourceError, match="my folder.*holds a space"), connected():
+        pass
 
 
 def test_too_little_memory_is_refused_with_both_figures(monkeypatch):
