@@ -23,7 +23,7 @@ def test_a_cluster_that_is_gone_is_named_at_once(monkeypatch):
 def test_a_python_whose_path_holds_a_space_is_refused(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(sys, "executable", "/home/my folder/.venv/bin/python")
-    with pytest.raises(ResourceError, match="my folder.*holds a space"), connected():
+    with pytest.raises(ResourceError, match=r"my folder.*holds a space"), connected():
         pass
 
 
