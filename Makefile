@@ -16,6 +16,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## create .venv and install from locks/cpu.txt
 
 $(STAMP): locks/cpu.txt pyproject.toml
+	@case '$(CURDIR)' in *\ *) echo "error: Ray cannot work in a folder with a space in its path; clone elsewhere"; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is missing or older than 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

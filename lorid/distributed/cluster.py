@@ -12,6 +12,7 @@ import resource
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from lorid.errors import ResourceError
 
 LOCAL_CPUS = 8
 MIN_FREE_GIB = 5.0
+CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 400 * 1024**2
 # Unless the caller said otherwise. Workers of a local cluster inherit them.
 ENVIRONMENT = {
@@ -153,9 +155,24 @@ def _connect(*, quiet: bool) -> None:
         _start_local(quiet=quiet)
 
 
+def _require_listening(address: str) -> None:
+    """Ray itself looks for a cluster that is gone for minutes, and then ends by abort()."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}; "
+            "start it, name another, or unset RAY_ADDRESS for this machine alone"
+        ) from error
+
+
 def _join(address: str, *, quiet: bool) -> None:
     import ray
 
+    _require_listening(address)
     try:
         ray.init(address=address, log_to_driver=not quiet, logging_level=logging.WARNING)
     except Exception as error:
@@ -169,6 +186,11 @@ def _join(address: str, *, quiet: bool) -> None:
 def _start_local(*, quiet: bool) -> None:
     import ray
 
+    if any(character.isspace() for character in sys.executable):
+        raise ResourceError(
+            f"Ray cannot start its workers by {sys.executable}, whose path holds a space; "
+            "make the virtual environment in a folder without one"
+        )
     free_gib = psutil.virtual_memory().available / 1024**3
     if free_gib < MIN_FREE_GIB:
         raise ResourceError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray.serve import Application
 from ray.serve.config import HTTPOptions
 
 from lorid.artifacts.records import Record
@@ -48,12 +49,7 @@ def served(config: RunConfig, *, triple: Record) -> Iterator[str]:
     require_free_port(serving.host, serving.port)
     serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
     try:
-        serve.run(
-            app_of_triple(config, triple),
-            name=APP_NAME,
-            route_prefix="/",
-            blocking=False,
-        )
+        _deploy(app_of_triple(config, triple))
         url = f"http://{serving.host}:{serving.port}"
         with client_of(config, url) as client:
             client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
@@ -62,6 +58,25 @@ def served(config: RunConfig, *, triple: Record) -> Iterator[str]:
         # Ray prints the end of Serve's controller, which we asked for, as the failure of a task.
         with redirect_stdout(StringIO()):
             serve.shutdown()
+
+
+def _deploy(app: Application) -> None:
+    try:
+        serve.run(app, name=APP_NAME, route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        raise ServeError(f"the endpoint cannot start: {_reason_noted()}") from error
+
+
+def _reason_noted() -> str:
+    """Why a replica did not start: lorid's own error in what Serve notes, or else its last line.
+
+    Serve keeps a replica's error as the text of a traceback only.
+    """
+    app = serve.status().applications.get(APP_NAME)
+    noted = [deployment.message for deployment in app.deployments.values()] if app else []
+    lines = [line.strip() for text in noted for line in text.splitlines() if line.strip()]
+    own = [line.partition(": ")[2] for line in lines if line.startswith("lorid.errors.")]
+    return next(iter(own or reversed(lines)), "see Serve's log")[:500]
 
 
 def client_of(config: RunConfig, url: str) -> Client:

@@ -45,6 +45,12 @@ from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 STAGES_ON_RAY = ("knowledge", "train", "evaluate")
+# A tokenizer that is missing is not an error to transformers: it makes up an empty one.
+MODEL_FILES = {
+    "model config": "config.json",
+    "tokenizer": "tokenizer[._]*",
+    "weights, which must be safetensors": "*.safetensors",
+}
 Announce = Callable[[str], None]
 
 
@@ -372,6 +378,9 @@ class _fetched:  # noqa: N801 - reads as a verb at its call sites
 def _found(model: ModelConfig, *, field: str) -> ModelConfig:
     path = Path(model.path).expanduser()
     if path.is_dir():
+        for what, pattern in MODEL_FILES.items():
+            if not any(path.glob(pattern)):
+                raise ConfigError(f"{field}.path: {path} holds no {what} ({pattern})")
         return model.model_copy(update={"path": str(path.resolve())})
     if not HUB_ID.fullmatch(model.path):
         raise ConfigError(f"{field}.path: {model.path} is neither a folder nor a hub id (org/name)")

@@ -236,7 +236,10 @@ def _show(progress: Progress, board: Board) -> None:
 
 def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
     causes = {role: root_cause(error) for role, error in failures.items()}
-    lines = [f"{role}: {' '.join(str(cause).split())[:300]}" for role, cause in causes.items()]
+    roles_by_text: dict[str, list[Role]] = {}
+    for role, cause in causes.items():
+        roles_by_text.setdefault(" ".join(str(cause).split())[:300], []).append(role)
+    lines = [f"{', '.join(roles)}: {text}" for text, roles in roles_by_text.items()]
     error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
     error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())
     return error

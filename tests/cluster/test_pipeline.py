@@ -128,7 +128,8 @@ def test_a_port_in_use_is_named_before_anything_starts(trained):
 
 
 def test_a_teacher_that_cannot_be_loaded_is_one_line(trained, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
     config = changed(trained, f"teacher.model.path={tmp_path}")
     with pytest.raises(ConfigError, match="cannot load the model") as caught:
         run_pipeline(config, stages=("knowledge",), announce=lambda _: None)
