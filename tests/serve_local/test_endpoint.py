@@ -228,7 +228,7 @@ def test_an_engine_that_refuses_to_start_is_told_from_one_that_is_not_there_yet(
             super().__init__({})
             self.error = error
 
-        async def probe(self):
+        async def probe(self, triple):
             raise self.error
 
     refusing = endpoint(Broken(AdapterMismatch("deep_reasoner: rank 4")))

@@ -69,7 +69,7 @@ def replica(store, first, engine, *, overrides=()) -> StudentEngine:
 async def solve(student):
     """The triple that is said to have answered; each text must be by it."""
     answered = await student.solve(SolveRequest(question=QUESTION))
-    for _, sampled in answered.answer.drawn:
+    for _, sampled in answered.answer.used:
         assert answered.triple in sampled.text
     return answered.triple
 
