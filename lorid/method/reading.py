@@ -68,7 +68,9 @@ def _read(text: str, depth: int) -> Answer:
     text = _without_braces(text.strip().rstrip(".;:,").strip())
     if depth > MAX_DEPTH:
         return _word(text)
-    if number := read_quantity(text) or read_clock(text) or read_ratio(text):
+    # In brackets a comma separates, also where it could mark thousands: "(759,499)" is a point.
+    is_list = text[:1] in ("(", "[") and "," in text and _is_one_group(text)
+    if not is_list and (number := read_quantity(text) or read_clock(text) or read_ratio(text)):
         return number
     for reader in (_matrix, _choice, _list, _bracketed, _relation):
         found = reader(text, depth)

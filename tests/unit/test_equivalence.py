@@ -18,6 +18,8 @@ from lorid.method.formulas import is_bounded
 # ruff: noqa: RUF001 - signs that look like others are what these rows are about
 
 EQUAL = [
+    ("(759,499)", r"\left( 759, 499 \right)"),
+    ("[100,200)", r"100 \le x < 200"),
     ("0.5", "\\frac{1}{2}"),
     ("\\$1,000", "1000"),
     ("50\\%", "0.5"),
@@ -243,6 +245,7 @@ EQUAL = [
 ]
 
 DIFFERENT = [
+    ("(759,499)", "759499"),
     ("500", "5"),
     ("5", "0.05"),
     ("500", "0.05"),
