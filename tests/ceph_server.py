@@ -59,6 +59,9 @@ rgw_data = {root}/rgw
 rgw_frontends = beast endpoint=127.0.0.1:{port}
 rgw_run_sync_thread = false
 rgw_dynamic_resharding = false
+# Else what is removed stays in memory for two hours.
+rgw_gc_obj_min_wait = 2
+rgw_gc_processor_period = 2
 """
 
 
