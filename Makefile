@@ -17,7 +17,7 @@ setup: $(STAMP)  ## create .venv and install from locks/cpu.txt
 
 $(STAMP): locks/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
+	  { echo "error: $(PYTHON) is missing or older than 3.11; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(if $(LORID_TORCH_INDEX),--index-url $(LORID_TORCH_INDEX)) "$$(grep '^torch==' locks/cpu.txt)"
 	$(BIN)/pip install --quiet --no-deps -r locks/cpu.txt

@@ -30,6 +30,7 @@ from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.distributed.pipeline import ALL_STAGES
+from lorid.jsonl import read_jsonl
 from lorid.method.equivalence import AnswerChecker
 from lorid.report.data import MethodRow, ReportData, summarize_methods
 
@@ -90,7 +91,7 @@ def method_rows(out: Path) -> tuple[RunConfig, list[MethodRow], dict[str, Any]]:
         }
         config = parse_config((files["triple"] / "config.yaml").read_text())
         attempts, base = (
-            [json.loads(line) for line in (files["evaluation"] / name).read_text().splitlines()]
+            [row for _, row in read_jsonl(files["evaluation"] / name)]
             for name in ("attempts.jsonl", "base.jsonl")
         )
     knowledge = dict(list_records(store, kind="knowledge")[-1].details)

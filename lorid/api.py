@@ -7,16 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from lorid.method.problems import MAX_ID_CHARS, MAX_TEXT_CHARS
 from lorid.method.stopping import LIVE_RULES, NO_ORACLE, ORACLE
 
-MAX_QUESTION_CHARS = 20_000
-MAX_ANSWER_CHARS = 20_000
 MAX_ITEMS = 1000
 MAX_ROUNDS = 100
 
-Question = Annotated[str, Field(min_length=1, max_length=MAX_QUESTION_CHARS)]
-Answer = Annotated[str, Field(max_length=MAX_ANSWER_CHARS)]
-ItemId = Annotated[str, Field(min_length=1, max_length=200)]
+Question = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+Answer = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 OutcomeName = Literal["agreed", "exhausted", "no_answer"]
 VerdictName = Literal["correct", "incorrect", "undecided"]

@@ -16,6 +16,8 @@ import httpx
 from lorid.errors import ServeError
 
 CONNECT_TIMEOUT_S = 10.0
+# What /readyz says that waiting cannot change, and what to do about it where it does not say so.
+WILL_NOT_BE_READY = {"idle_adapters": "; train them for longer", "cannot_start": ""}
 
 
 class Client:
@@ -97,7 +99,7 @@ class Client:
 
         Raises:
             ServeError: it does not in time, with the reason that it gave last; or it will not,
-                since an adapter answers like the base.
+                since its engine cannot start or an adapter answers like the base.
         """
         deadline = time.monotonic() + timeout_s
         reason = "no answer"
@@ -109,8 +111,8 @@ class Client:
                 reason, kind = _error_of(response)
             except httpx.HTTPError as error:
                 reason, kind = str(error) or type(error).__name__, ""
-            if kind == "idle_adapters":
-                raise ServeError(f"{self.url} will not be ready: {reason}; train them for longer")
+            if kind in WILL_NOT_BE_READY:
+                raise ServeError(f"{self.url} will not be ready: {reason}{WILL_NOT_BE_READY[kind]}")
             time.sleep(0.3)
         raise ServeError(f"{self.url} is not ready after {timeout_s:.0f} s: {reason}")
 

@@ -11,10 +11,17 @@ from the environment here; credentials never belong in a config.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from lorid.errors import ConfigError
 from lorid.method.roles import Role
@@ -22,12 +29,20 @@ from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, 
 from lorid.method.templates import FAMILIES
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+MAX_PROBLEMS = 10_000_000
+Epochs = Annotated[float, Field(gt=0, le=10_000)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, and a misspelt field is an error."""
+    """Base of every section: frozen, and a misspelt field is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Checks of two fields against each other are made with the later of the two, so that a problem
+    elsewhere does not hide them; hence defaults are validated too.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
 
 
 class DataConfig(Section):
@@ -42,14 +57,15 @@ class DataConfig(Section):
     test: str | None = None
     hub_id: str = "openai/gsm8k"
     hub_config: str | None = "main"
-    num_train: Annotated[int, Field(ge=1)] | None = None
-    num_test: Annotated[int, Field(ge=1)] | None = None
+    num_train: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
+    num_test: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
 
-    @model_validator(mode="after")
-    def _files_named(self) -> Self:
-        if self.source == "jsonl" and not (self.train and self.test):
+    @field_validator("test")
+    @classmethod
+    def _files_named(cls, test: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("source") == "jsonl" and not (info.data.get("train") and test):
             raise ValueError("source 'jsonl' needs the paths 'train' and 'test'")
-        return self
+        return test
 
 
 class ModelConfig(Section):
@@ -103,6 +119,11 @@ class TeacherConfig(Section):
     num_engines: Annotated[int, Field(ge=1)] = 1
     batch_rows: Annotated[int, Field(ge=1)] = 64
 
+    @field_validator("engine")
+    @classmethod
+    def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        return _with_room(engine, info.data.get("sampling"))
+
 
 class TrainingConfig(Section):
     """LoRA training of the three roles; the defaults are the published settings."""
@@ -115,8 +136,8 @@ class TrainingConfig(Section):
     micro_batch_sequences: Annotated[int, Field(ge=1)] = 4
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    num_epochs: Annotated[float, Field(gt=0)] = 5
-    num_epochs_by_role: dict[Role, float] = {}
+    num_epochs: Epochs = 5
+    num_epochs_by_role: dict[Role, Epochs] = {}
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
@@ -126,11 +147,12 @@ class TrainingConfig(Section):
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1
 
-    @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
-        if self.sequences_per_step % self.micro_batch_sequences:
-            raise ValueError("sequences_per_step must be a multiple of micro_batch_sequences")
-        return self
+    @field_validator("micro_batch_sequences")
+    @classmethod
+    def _divides(cls, micro_batch: int, info: ValidationInfo) -> int:
+        if info.data.get("sequences_per_step", micro_batch) % micro_batch:
+            raise ValueError("sequences_per_step must be a multiple of it")
+        return micro_batch
 
     def epochs_of(self, role: Role) -> float:
         """Number of epochs that `role` trains."""
@@ -189,7 +211,7 @@ class RunConfig(Section):
     """A whole run."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    store: str = "lorid-store"
+    store: Annotated[str, Field(min_length=1)] = "lorid-store"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     data: DataConfig = DataConfig()
     student: ModelConfig
@@ -201,15 +223,10 @@ class RunConfig(Section):
     serving: ServingConfig = ServingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    @model_validator(mode="after")
-    def _lengths_fit(self) -> Self:
-        if self.sampling.max_new_tokens >= self.engine.max_model_len:
-            raise ValueError("sampling.max_new_tokens must be below engine.max_model_len")
-        if self.teacher.sampling.max_new_tokens >= self.teacher.engine.max_model_len:
-            raise ValueError(
-                "teacher.sampling.max_new_tokens must be below teacher.engine.max_model_len"
-            )
-        return self
+    @field_validator("engine")
+    @classmethod
+    def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        return _with_room(engine, info.data.get("sampling"))
 
 
 def load_config(
@@ -230,10 +247,8 @@ def parse_config(
     """`load_config` for text that is already at hand."""
     from lorid.presets import preset_named
 
-    try:
-        loaded: object = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not valid YAML or JSON: {_first_line(error)}") from error
+    loaded: object = _parsed_yaml(text, source=source)
+    loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise ConfigError(
             f"{source}: expected a mapping of sections, found {type(loaded).__name__}"
@@ -257,11 +272,42 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def _with_room(engine: EngineConfig, sampling: SamplingConfig | None) -> EngineConfig:
+    if sampling is not None and sampling.max_new_tokens >= engine.max_model_len:
+        raise ValueError(
+            f"max_model_len {engine.max_model_len} leaves no room for a prompt before "
+            f"sampling.max_new_tokens {sampling.max_new_tokens}; raise the one or lower the other"
+        )
+    return engine
+
+
 def _read_text(source: str | Path) -> str:
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read config {source}: {error}; name a readable file") from error
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            f"cannot read config {source}: {cause}; name a YAML or JSON file"
+        ) from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.YAMLError(f"given twice: {', '.join(repeated)}")
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parsed_yaml(text: str, *, source: str) -> object:
+    try:
+        # A subclass of SafeLoader: plain values only.
+        return yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid YAML or JSON: {_first_line(error)}") from error
 
 
 def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -277,7 +323,7 @@ def _apply_override(target: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"--set {override!r}: expected section.field=value")
-    changes: Any = yaml.safe_load(value) if value else ""
+    changes: Any = _parsed_yaml(value, source=f"--set {override!r}") if value else ""
     for key in reversed(keys):
         changes = {key: changes}
     _merge(target, changes)
@@ -296,5 +342,9 @@ def _explain(error: ValidationError, source: str) -> str:
             message = "unknown field; remove it or check its spelling (lorid config show)"
         elif problem["type"] == "missing":
             message = "required; add it, or start from a preset (preset: demo)"
+        elif problem["type"] == "model_type":
+            message = "expected a mapping of fields, such as {rank: 64}"
+        elif problem["type"] == "string_pattern_mismatch":
+            message = "expected 1 to 63 of a-z, 0-9, dot, dash, underscore; no dash or dot first"
         lines.append(f"  {field}: {message}")
     return "\n".join(lines)

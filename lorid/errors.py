@@ -5,15 +5,19 @@ LoridError                 base of all; its text is one line: the cause and the 
 ├── DataError              a dataset or a row cannot be used
 ├── ArtifactError          the store cannot be read or written
 │   ├── ArtifactIncomplete a record or one of its files is missing
-│   └── ArtifactDrifted    content differs from what its record says, or a name is taken
+│   ├── ArtifactDrifted    content differs from what its record says, or a name is taken
+│   └── RunTaken           another driver holds the run's name
 ├── EngineError            text generation failed
 │   ├── EngineTimeout      no answer in time
+│   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
 ├── TeacherError           the teacher could not be used
 ├── TrainingError          one or more roles were not trained
 ├── ServeError             the endpoint could not be started, reached or used
 └── ResourceError          the cluster or the machine lacks what a stage needs
 """
+
+import errno
 
 
 class LoridError(Exception):
@@ -48,12 +52,22 @@ class ArtifactDrifted(ArtifactError):
     """Content differs from its record, or another artifact holds the name."""
 
 
+class RunTaken(ArtifactError):
+    """Another driver holds the run's name, or has taken it over."""
+
+
 class EngineError(LoridError):
     """Text generation failed."""
 
 
 class EngineTimeout(EngineError):
     """The engine did not answer in time."""
+
+
+class PromptTooLong(EngineError):
+    """A prompt has more tokens than the engine takes; the question is at fault."""
+
+    exit_code = 2
 
 
 class AdapterMismatch(EngineError):
@@ -80,3 +94,22 @@ class ResourceError(LoridError):
     """The cluster or the machine lacks what a stage needs."""
 
     exit_code = 2
+
+
+_OS_FIXES = {
+    errno.ENOSPC: "free some space, or choose another disk (TMPDIR for temporary files)",
+    errno.EDQUOT: "your quota is used up: free some space, or choose another disk",
+    errno.EFBIG: "a limit of this process or file system forbids so large a file (ulimit -f)",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "the disk is mounted read-only; choose another",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+}
+
+
+def explained_os_error(error: OSError, *, doing: str) -> str:
+    """One line with cause and fix: `cannot write x: No space left on device; free some space`."""
+    cause = error.strerror or type(error).__name__
+    fix = _OS_FIXES.get(error.errno or 0, "check the path and the disk")
+    return f"cannot {doing}: {cause}; {fix}"

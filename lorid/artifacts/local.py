@@ -4,19 +4,21 @@ A write goes to a temporary file beside its target and is renamed (or, with `if_
 into place, so a reader sees all of it or nothing, whenever the process dies.
 """
 
+import filecmp
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from lorid.artifacts.store import checked_key
-from lorid.errors import ArtifactError, ArtifactIncomplete
+from lorid.artifacts.store import Advance, Entry, checked_key
+from lorid.errors import ArtifactError, ArtifactIncomplete, explained_os_error
 
 _TEMPORARY = ".writing-"
 
 
 class LocalStore:
-    """Keys are files below `root`."""
+    """Keys are files below `root`; links below it are not followed."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root.expanduser()))
@@ -26,55 +28,106 @@ class LocalStore:
         """The folder's absolute path."""
         return str(self.root)
 
-    def read(self, key: str, *, into: Path | None = None) -> bytes:
+    def read(self, key: str, *, into: Path | None = None, advance: Advance | None = None) -> bytes:
         """See `ArtifactStore.read`."""
         path = self._path(key)
         try:
             if into is None:
                 return path.read_bytes()
-            shutil.copyfile(path, into)
+            _copy(path, into)
         except FileNotFoundError as error:
             raise ArtifactIncomplete(f"{self.uri} holds no {key}") from error
         except OSError as error:
-            raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+            doing = f"read {path}" if into is None else f"copy {path} to {into}"
+            raise ArtifactError(explained_os_error(error, doing=doing)) from error
+        if advance is not None:
+            advance(into.stat().st_size)
         return b""
 
-    def write(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> bool:
+    def write(
+        self,
+        key: str,
+        source: bytes | Path,
+        *,
+        if_absent: bool = False,
+        advance: Advance | None = None,
+    ) -> bool:
         """See `ArtifactStore.write`."""
         path = self._path(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+            is_written = self._write(path, source, if_absent=if_absent)
         except OSError as error:
             raise ArtifactError(
-                f"cannot write to the store {self.uri}: {error.strerror}; "
-                "choose a folder that you may write to (store=...)"
+                explained_os_error(error, doing=f"write {key} to the store {self.uri}")
             ) from error
+        if advance is not None:
+            advance(len(source) if isinstance(source, bytes) else source.stat().st_size)
+        return is_written
+
+    def list(self, prefix: str) -> list[str]:
+        """See `ArtifactStore.list`."""
+        return sorted(entry.key for entry in self.entries(prefix))
+
+    def remove(self, key: str) -> None:
+        """See `ArtifactStore.remove`."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise ArtifactError(
+                explained_os_error(error, doing=f"remove {key} from the store {self.uri}")
+            ) from error
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `Sweepable.entries`."""
+        # Only the folder that the prefix lies in is walked.
+        for path in self._files(self.root / prefix.rpartition("/")[0]):
+            key = path.relative_to(self.root).as_posix()
+            if key.startswith(prefix) and not path.name.startswith(_TEMPORARY):
+                yield from self._entry(path, key)
+
+    def unfinished(self) -> Iterator[Entry]:
+        """See `Sweepable.unfinished`: temporary files of writers that died, or still write."""
+        for path in self._files(self.root):
+            if path.name.startswith(_TEMPORARY):
+                yield from self._entry(path, path.relative_to(self.root).as_posix())
+
+    def discard(self, entry: Entry) -> None:
+        """See `Sweepable.discard`."""
+        self.remove(entry.key)
+
+    def _files(self, start: Path) -> Iterator[Path]:
+        for folder, folders, names in os.walk(start):
+            folders[:] = [name for name in folders if not os.path.islink(f"{folder}/{name}")]
+            for name in names:
+                path = Path(folder, name)
+                if not path.is_symlink():
+                    yield path
+
+    def _entry(self, path: Path, key: str) -> Iterator[Entry]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # another process removed it, or put it in place
+            return
+        yield Entry(key=key, size=status.st_size, modified_at=status.st_mtime)
+
+    def _write(self, path: Path, source: bytes | Path, *, if_absent: bool) -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, Path) and not if_absent and _is_same(source, path):
+            os.utime(path)
+            return True
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 if isinstance(source, bytes):
                     file.write(source)
                 else:
                     with source.open("rb") as content:
-                        shutil.copyfileobj(content, file)
+                        shutil.copyfileobj(content, file, 1024**2)
                 file.flush()
                 os.fsync(file.fileno())
             return self._put_in_place(Path(name), path, if_absent=if_absent)
-        except OSError as error:
-            raise ArtifactError(f"cannot write {path}: {error.strerror}") from error
         finally:
             Path(name).unlink(missing_ok=True)
-
-    def list(self, prefix: str) -> list[str]:
-        """See `ArtifactStore.list`."""
-        # Only the folder that the prefix lies in is walked.
-        start = self.root / prefix.rpartition("/")[0]
-        keys = (
-            str(path.relative_to(self.root))
-            for path in start.rglob("*")
-            if path.is_file() and not path.is_symlink() and not path.name.startswith(_TEMPORARY)
-        )
-        return sorted(key for key in keys if key.startswith(prefix))
 
     def _put_in_place(self, temporary: Path, path: Path, *, if_absent: bool) -> bool:
         if not if_absent:
@@ -89,6 +142,25 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         path = self.root / checked_key(key)
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise ArtifactError(f"key {key!r} leads out of the store {self.uri} by a link")
+        if os.path.realpath(path) != os.path.join(os.path.realpath(self.root), key):
+            raise ArtifactError(f"key {key!r} leads through a link in the store {self.uri}")
         return path
+
+
+def _is_same(source: Path, path: Path) -> bool:
+    try:
+        return filecmp.cmp(source, path, shallow=False)
+    except FileNotFoundError:
+        return False
+
+
+def _copy(path: Path, into: Path) -> None:
+    # A folder of its own, not `mkstemp`: the file gets the usual permissions.
+    with (
+        path.open("rb") as content,
+        tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=into.parent) as folder,
+    ):
+        arriving = Path(folder, into.name)
+        with arriving.open("wb") as file:
+            shutil.copyfileobj(content, file, 1024**2)
+        arriving.replace(into)

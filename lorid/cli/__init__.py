@@ -4,7 +4,7 @@ Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 130 interrup
 Ray, torch and vLLM are imported inside the commands that need them, so `--help` is instant.
 """
 
-from lorid.cli import configs, demo, endpoint, replay, runs
+from lorid.cli import configs, demo, endpoint, replay, runs, store
 from lorid.cli.app import main
 
-__all__ = ["configs", "demo", "endpoint", "main", "replay", "runs"]
+__all__ = ["configs", "demo", "endpoint", "main", "replay", "runs", "store"]

@@ -1,16 +1,13 @@
 """The app that every command joins, the options that commands share, and how a command ends."""
 
-import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lorid.errors import DataError, LoridError
+from lorid.errors import LoridError
 
 INTERRUPTED = 130
 STOPPED = "interrupted: what is finished is kept, run again to resume"
@@ -54,6 +51,11 @@ def main() -> None:
         if os.environ.get("LORID_DEBUG"):
             traceback.print_exc()
         _stop(f"error: {error}", error.exit_code)
+    except OSError as error:
+        if error.filename is None or os.environ.get("LORID_DEBUG"):
+            raise
+        # A path that the user named: an output, mostly; those that are read say more themselves.
+        _stop(f"error: cannot use {error.filename}: {error.strerror}; name another path", 2)
     except KeyboardInterrupt:
         _stop(STOPPED, INTERRUPTED)
 
@@ -64,21 +66,3 @@ def _stop(line: str, code: int) -> None:
     sys.stderr.flush()
     # Threads of an interrupted stage may still wait for Ray; nothing of theirs is wanted any more.
     os._exit(code)
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects of a JSONL file; raises DataError naming the line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: not a JSON object")
-        yield number, row

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lorid.cli.app import AsJson, app, read_jsonl
+from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
+from lorid.jsonl import read_jsonl
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 GRADE_BATCH = 32

@@ -29,6 +29,9 @@ def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records]))
         return
+    if not records:
+        typer.echo(f"{store} holds no artifacts", err=True)
+        return
     table = Table("artifact", "made", "seconds", "details", box=None, pad_edge=False)
     for record in records:
         details = ", ".join(f"{k}={v}" for k, v in record.details.items() if not _is_nested(v))
@@ -42,28 +45,36 @@ def runs_show(
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run's artifacts, from its data to its report, with what each came from.
+    """Draw a run's artifacts as a tree, from its data over the triple to its grade and report.
 
     Example: lorid runs show demo --store lorid-demo/store
     """
-    from lorid.artifacts.records import list_records
+    from lorid.artifacts.lineage import draw_lineage, records_of
     from lorid.artifacts.store import open_store
 
-    records = [
-        record
-        for record in list_records(open_store(store))
-        if record.name == run or (record.kind == "adapter" and record.name.startswith(f"{run}-"))
-    ]
+    records = records_of(open_store(store), run)
     if not records:
         raise DataError(f"{store} holds no run {run!r}; `lorid runs list --store ...` lists all")
     if as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records]))
         return
-    for record in records:
-        size = sum(entry.size for entry in record.files) / 1024**2
-        typer.echo(f"{record.address}  {record.created_at}  {record.seconds:.0f} s  {size:.1f} MiB")
-        for parent in record.parents:
-            typer.echo(f"    from {parent}")
+    for line in draw_lineage(records):
+        typer.echo(line)
+
+
+@runs_app.command("unlock")
+def runs_unlock(
+    run: Annotated[str, typer.Argument(help="name of the run")],
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Take a run's name from the driver that holds it; that driver stops within a minute.
+
+    Example: lorid runs unlock my-run --store s3://bucket/lorid
+    """
+    from lorid.artifacts.leases import unlock
+    from lorid.artifacts.store import open_store
+
+    typer.echo(unlock(open_store(store), run))
 
 
 @runs_app.command("fetch")

@@ -66,7 +66,17 @@ def completion_body(model: str, sampled: Sampled) -> dict[str, Any]:
 
 def readable(error: Exception) -> str:
     """An error for a stranger: lorid's own text, or only what kind it was."""
-    cause = getattr(error, "cause", None) or error
+    cause = cause_of(error)
     if isinstance(cause, LoridError):
         return str(cause)
     return f"the endpoint failed ({type(cause).__name__}); see its log"
+
+
+def cause_of(error: Exception) -> Exception:
+    """What went wrong in the engine's replica, without what Ray wraps around it."""
+    return getattr(error, "cause", None) or error
+
+
+def sendable(text: str) -> str:
+    """Text that UTF-8 can carry: JSON may bring half of a surrogate pair, which no answer can."""
+    return text.encode("utf-8", "replace").decode()

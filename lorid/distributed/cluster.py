@@ -11,8 +11,10 @@ import os
 import resource
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,21 +53,27 @@ def connected(*, quiet: bool = True) -> Iterator[None]:
         ResourceError: the named cluster does not answer, or this machine is too small.
     """
     prepare_environment()
-    import ray
+    with _sigterm_handler_kept():
+        import ray
 
-    if ray.is_initialized():
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            _connect(quiet=quiet)
+    if not is_ours:
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _join(address, quiet=quiet)
-    else:
-        _start_local(quiet=quiet)
+    interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        # Threads of a stage may be inside Ray's core: shut down under them, it can end this process
+        # with exit code 1 and not a word. A local cluster's processes end with this one anyway.
+        interrupted = True
+        raise
     finally:
-        with suppress(Exception):
-            ray.shutdown()
+        if not interrupted:
+            with suppress(Exception):
+                ray.shutdown()
 
 
 def prepare_environment() -> None:
@@ -138,6 +146,13 @@ def require_accelerators(config: RunConfig, *, stages: Sequence[str]) -> None:
         )
 
 
+def _connect(*, quiet: bool) -> None:
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address, quiet=quiet)
+    else:
+        _start_local(quiet=quiet)
+
+
 def _join(address: str, *, quiet: bool) -> None:
     import ray
 
@@ -182,6 +197,18 @@ def _start_local(*, quiet: bool) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             runtime_env={"env_vars": {"PYTHONPATH": source}},
         )
+
+
+@contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Put the handler of SIGTERM back: Ray sets its own, whose core ends the process by abort()."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Elsewhere nobody may set handlers, and Ray does not.
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
 from lorid.distributed.deployments import build_app
-from lorid.distributed.preparation import write_jsonl
 from lorid.distributed.progress import Progress
 from lorid.errors import ServeError
+from lorid.jsonl import write_jsonl
 from lorid.method.problems import Problem
 
 APP_NAME = "lorid"
@@ -67,6 +67,16 @@ def client_of(config: RunConfig, url: str) -> Client:
     return Client(url, timeout_s=config.serving.request_timeout_s)
 
 
+@contextmanager
+def client_threads(number: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests; when the block is left early, what waits in the queue is dropped."""
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def require_free_port(host: str, port: int) -> None:
     """Raise ServeError when somebody listens there already."""
     with socket.socket() as probe:
@@ -102,7 +112,7 @@ def _grade(
     with (
         Progress("evaluate") as progress,
         client_of(config, url) as client,
-        ThreadPoolExecutor(config.evaluation.requests_in_flight) as pool,
+        client_threads(config.evaluation.requests_in_flight) as pool,
     ):
         progress.update("mutual feedback", done=0, total=len(problems))
         futures = [pool.submit(_grade_chunk, client, chunk, seed=config.seed) for chunk in chunks]
@@ -146,7 +156,7 @@ def _ask_base(config: RunConfig, problems: Sequence[Problem], *, url: str) -> li
     with (
         Progress("evaluate") as progress,
         client_of(config, url) as client,
-        ThreadPoolExecutor(BASE_QUESTIONS_IN_FLIGHT) as pool,
+        client_threads(BASE_QUESTIONS_IN_FLIGHT) as pool,
     ):
 
         def ask(problem: Problem) -> dict[str, Any]:

@@ -30,10 +30,19 @@ from lorid.api import (
     Usage,
     summarize_results,
 )
-from lorid.distributed.bodies import completion_body, explained, readable, rounds_body
+from lorid.distributed.bodies import (
+    cause_of,
+    completion_body,
+    explained,
+    readable,
+    rounds_body,
+    sendable,
+)
+from lorid.errors import LoridError, PromptTooLong
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Sampled
+from lorid.method.problems import MAX_ID_CHARS
 from lorid.method.roles import Role
 from lorid.method.stopping import Outcome
 
@@ -49,7 +58,7 @@ web = FastAPI(title="lorid", summary="Solves and grades mathematics by mutual fe
 
 def error_response(status: int, message: str, *, kind: str) -> JSONResponse:
     """An error in the one shape that all errors have."""
-    detail = ErrorDetail(type=kind, message=message, request_id=uuid.uuid4().hex[:16])
+    detail = ErrorDetail(type=kind, message=sendable(message), request_id=uuid.uuid4().hex[:16])
     return JSONResponse(ErrorBody(error=detail).model_dump(), status_code=status)
 
 
@@ -75,6 +84,8 @@ async def failed(request: Request, error: Exception) -> JSONResponse:
 
     An error of the engine's replica is of lorid's class here, but its text is Ray's traceback.
     """
+    if isinstance(cause_of(error), PromptTooLong):
+        return error_response(422, readable(error), kind="invalid_request")
     return error_response(500, readable(error), kind="internal_error")
 
 
@@ -165,7 +176,9 @@ class Ingress:
         try:
             idle = await self.student.idle_adapters.remote()
         except Exception as error:
-            return error_response(503, readable(error), kind="not_ready")
+            # What lorid itself refuses, such as an adapter that does not fit, will not mend itself.
+            kind = "cannot_start" if isinstance(cause_of(error), LoridError) else "not_ready"
+            return error_response(503, readable(error), kind=kind)
         if idle:
             message = f"these adapters answer like the base: {', '.join(idle)}"
             return error_response(503, message, kind="idle_adapters")
@@ -190,13 +203,13 @@ class Ingress:
 
     async def _grade(self, number: int, raw: dict[str, Any], body: GradeRequest) -> GradeResult:
         name = raw.get("id")
-        item_id = name if isinstance(name, str) and name else f"item {number}"
+        item_id = sendable(name) if isinstance(name, str) and name else f"item {number}"
         try:
             item = GradeItem.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
-            problem = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-            return GradeResult(id=item_id[:200], reason="bad item", error=problem)
+            problem = sendable(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+            return GradeResult(id=item_id[:MAX_ID_CHARS], reason="bad item", error=problem)
         if item.reference is None and item.submission is None:
             problem = "give a reference, a submission, or both"
             return GradeResult(id=item.id, reason="bad item", error=problem)

@@ -20,15 +20,24 @@ from typing import Any
 
 from rich.console import Console
 
+from lorid.artifacts.leases import held
 from lorid.artifacts.records import Kind, Record, fetch, publish
-from lorid.artifacts.stages import run_stage
+from lorid.artifacts.stages import announce_differences, run_stage
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.config import ModelConfig, RunConfig, dump_config
-from lorid.errors import ArtifactIncomplete, ConfigError, DataError
+from lorid.distributed.inputs import (
+    adapter_inputs,
+    data_inputs,
+    evaluation_inputs,
+    knowledge_inputs,
+    triple_inputs,
+)
+from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.jsonl import write_jsonl
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
-GENERATOR_VERSION = 2
+STAGES_ON_RAY = ("knowledge", "train", "evaluate")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Announce = Callable[[str], None]
 
@@ -50,21 +59,38 @@ def run_pipeline(
 ) -> dict[str, Record]:
     """Run the named stages in order; returns the record of each, and "triple".
 
-    A stage whose inputs are missing from the store says which stage to run first.
+    A stage whose inputs are missing from the store says which stage to run first. The run's name is
+    held meanwhile, so that two drivers do not do its stages at once.
 
     Raises:
+        RunTaken: another driver holds the name.
         LoridError: with one line for the user; finished stages stay finished.
     """
     from lorid.distributed.cluster import connected, require_accelerators
 
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
-    with connected():
-        require_accelerators(run.config, stages=stages)
-        for stage in stages:
-            run.announce(f"[{stage}]")
-            records |= _STAGES[stage](run)
+    before, on_ray = _split(stages)
+    with held(run.store, config.name, announce=run.announce):
+        for stage in before:
+            records |= _announced(run, stage)
+        if on_ray:
+            with connected():
+                require_accelerators(run.config, stages=on_ray)
+                for stage in on_ray:
+                    records |= _announced(run, stage)
     return records
+
+
+def _split(stages: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What comes before the first stage on Ray, and the rest: bad data fails within a second."""
+    first = next((i for i, stage in enumerate(stages) if stage in STAGES_ON_RAY), len(stages))
+    return stages[:first], stages[first:]
+
+
+def _announced(run: Run, stage: str) -> dict[str, Record]:
+    run.announce(f"[{stage}]")
+    return _STAGES[stage](run)
 
 
 def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
@@ -108,7 +134,7 @@ def prepare(run: Run) -> dict[str, Record]:
 def knowledge(run: Run) -> dict[str, Record]:
     """Knowledge for the training problems."""
     from lorid.distributed.knowledge import generate_knowledge
-    from lorid.distributed.preparation import read_split, write_jsonl
+    from lorid.distributed.preparation import read_split
     from lorid.distributed.training import KNOWLEDGE_FILE
 
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
@@ -142,7 +168,15 @@ def train(run: Run) -> dict[str, Record]:
     missing = [role for role in Role if _adapter(run, role) is None]
     for role in Role:
         if role not in missing:
-            run.announce(f"  {role}: already trained")
+            run.announce(f"  {role}: already trained, skipped")
+        else:
+            announce_differences(
+                run.store,
+                kind="adapter",
+                name=adapter_name(run.config, role),
+                inputs=adapter_inputs(run.config, role),
+                announce=run.announce,
+            )
 
     def job_of(role: Role) -> RoleJob:
         inputs = adapter_inputs(run.config, role)
@@ -275,69 +309,6 @@ _STAGES: dict[str, Callable[[Run], dict[str, Record]]] = {
     "report": report,
 }
 
-# What each artifact depends on --------------------------------------------------------------------
-
-
-def data_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the problems; for files their content, for the generator its version and seed."""
-    inputs = _flat("data", config.data.model_dump(mode="json"))
-    if config.data.source == "demo":
-        return {**inputs, "generator": GENERATOR_VERSION, "seed": config.seed}
-    if config.data.source == "jsonl":
-        for split in ("train", "test"):
-            path = Path(str(getattr(config.data, split)))
-            inputs[f"data.{split}"] = _file_digest(path)
-    return inputs
-
-
-def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the knowledge: the problems, the teacher, its prompt and its sampling."""
-    from lorid.distributed.knowledge import read_template
-
-    return {
-        **data_inputs(config),
-        **_model_inputs("teacher", config.teacher.model),
-        **_flat("teacher.sampling", config.teacher.sampling.model_dump(mode="json")),
-        "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
-        "seed": config.seed,
-    }
-
-
-def adapter_inputs(config: RunConfig, role: Role) -> dict[str, Any]:
-    """Inputs of one adapter: the knowledge, the student, the settings of this role."""
-    placement = {
-        "num_cpus", "num_gpus", "num_threads", "max_failures", "checkpoint_every_steps",
-        "num_epochs", "num_epochs_by_role",
-    }  # fmt: skip
-    settings = config.training.model_dump(mode="json", exclude=placement)
-    return {
-        **knowledge_inputs(config),
-        **_model_inputs("student", config.student),
-        **_flat("training", settings),
-        "training.num_epochs": config.training.epochs_of(role),
-        "role": str(role),
-    }
-
-
-def triple_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the triple: those of its adapters, and how it answers by default."""
-    inputs: dict[str, Any] = {}
-    for role in Role:
-        inputs |= {**adapter_inputs(config, role)}
-        inputs[f"training.num_epochs.{role}"] = config.training.epochs_of(role)
-    del inputs["role"], inputs["training.num_epochs"]
-    return {
-        **inputs,
-        **_flat("sampling", config.sampling.model_dump(mode="json")),
-        # Waves change what is wasted, never what is answered.
-        **_flat("feedback", config.feedback.model_dump(mode="json", exclude={"max_wave_rounds"})),
-    }
-
-
-def evaluation_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the evaluation: the triple, the data and the base's turn."""
-    return {**triple_inputs(config), "evaluation.grade_base": config.evaluation.grade_base}
-
 
 def adapter_name(config: RunConfig, role: Role) -> str:
     """Name of a role's adapter in the store."""
@@ -388,37 +359,6 @@ def _found(model: ModelConfig, *, field: str) -> ModelConfig:
     if not HUB_ID.fullmatch(model.path):
         raise ConfigError(f"{field}.path: {model.path} is neither a folder nor a hub id (org/name)")
     return model
-
-
-def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:
-    path = Path(model.path)
-    identity = _folder_digest(path) if path.is_dir() else f"{model.path}@{model.revision}"
-    return {
-        f"{prefix}.model": identity,
-        f"{prefix}.family": model.family,
-        f"{prefix}.dtype": model.dtype,
-    }
-
-
-def _folder_digest(folder: Path) -> str:
-    """Content of a model folder: its weights, config and tokenizer."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
-            digest.update(path.name.encode() + _file_digest(path).encode())
-    return f"folder:{digest.hexdigest()[:16]}"
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the config's path") from error
-
-
-def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}.{key}": value for key, value in section.items()}
 
 
 def _scalars(details: Mapping[str, Any]) -> dict[str, Any]:

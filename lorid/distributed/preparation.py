@@ -1,6 +1,5 @@
 """The prepare stage: problems of both splits, from wherever the config says."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from lorid.config import DataConfig, RunConfig
 from lorid.demo.generator import generate
 from lorid.errors import DataError
+from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.problems import (
     Problem,
     RejectedRow,
@@ -16,7 +16,6 @@ from lorid.method.problems import (
     read_problems,
 )
 
-SPLITS = ("train", "test")
 MAX_SHOWN_REASONS = 3
 
 
@@ -57,10 +56,18 @@ def write_splits(config: RunConfig, folder: Path) -> Mapping[str, Any]:
     """Write `train.jsonl`, `test.jsonl` and `rejected.jsonl`; returns the counts.
 
     Test questions that also occur in the training split are dropped from training.
+
+    Raises:
+        DataError: a source cannot be read, or nothing is left to train on.
     """
     train, test = load_split(config, "train"), load_split(config, "test")
     test_questions = {problem.question for problem in test.problems}
     kept = [problem for problem in train.problems if problem.question not in test_questions]
+    if not kept:
+        raise DataError(
+            "every training question is also a test question; give other files, or a test split "
+            "of its own"
+        )
     rejected = [asdict(row) for row in (*train.rejected, *test.rejected)]
     write_jsonl(folder / "train.jsonl", (problem.to_row() for problem in kept))
     write_jsonl(folder / "test.jsonl", (problem.to_row() for problem in test.problems))
@@ -79,17 +86,9 @@ def _reasons(rejected: Sequence[RejectedRow]) -> list[str]:
     return [f"{Path(row.source).name} row {row.row_number}: {row.reason}" for row in shown]
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line, UTF-8."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
 def read_split(folder: Path, split: str) -> list[Problem]:
     """A split that `write_splits` wrote."""
-    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Problem.from_row(json.loads(line)) for line in lines]
+    return [Problem.from_row(row) for _, row in read_jsonl(folder / f"{split}.jsonl")]
 
 
 def _hub_rows(data: DataConfig, split: str) -> Iterable[object]:

@@ -1,15 +1,14 @@
 """Collects what the report shows, from the artifacts of a run."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lorid.artifacts.records import Record, fetch
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import RunConfig, dump_config
 from lorid.demo.generator import HELD_OUT_FAMILIES
+from lorid.jsonl import read_jsonl
 from lorid.method.roles import Role
 from lorid.report.data import ReportData, read_loss_curve
 from lorid.training.loop import METRICS_FILE
@@ -33,8 +32,10 @@ def collect(
             role: read_loss_curve(fetch(store, record, into=folder / role) / METRICS_FILE)
             for role, record in trained.items()
         }
-        attempts = _read_jsonl(folder / "evaluation" / "attempts.jsonl")
-        base = _read_jsonl(folder / "evaluation" / "base.jsonl")
+        attempts, base = (
+            [row for _, row in read_jsonl(folder / "evaluation" / name)]
+            for name in ("attempts.jsonl", "base.jsonl")
+        )
     stage_seconds = {
         "knowledge": knowledge.seconds,
         "train (slowest role)": max(record.seconds for record in trained.values()),
@@ -61,7 +62,3 @@ def _unseen_families(config: RunConfig) -> frozenset[str]:
     if config.data.source != "demo":
         return frozenset()
     return frozenset(" > ".join(chain) for chain in HELD_OUT_FAMILIES)
-
-
-def _read_jsonl(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -11,7 +11,7 @@ published, and the next run trains only what is missing. `report` is a barrier a
 workers report at checkpoints only; a worker that dies goes on from its newest checkpoint.
 """
 
-import json
+import os
 import shutil
 import tempfile
 import threading
@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import ray
 import torch
+from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -41,6 +42,7 @@ from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
 from lorid.errors import TrainingError
+from lorid.jsonl import read_jsonl
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
@@ -49,6 +51,8 @@ from lorid.training.batches import encode_examples
 from lorid.training.loop import ADAPTER_FOLDER, METRICS_FILE, TrainingSession
 
 SECONDS_BETWEEN_POSTS = 0.5
+# Between tries S3's client waits up to 20 s: 25 tries outlast a server that is gone for minutes.
+NUM_S3_TRIES = 25
 KNOWLEDGE_FILE = "knowledge.jsonl"
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
@@ -117,7 +121,7 @@ def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, boar
         ),
         run_config=RayRunConfig(
             name=job.run_name,
-            storage_path=checkpoint_root(config.store),
+            **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
@@ -132,9 +136,34 @@ def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, boar
         job.publish(Path(clean), result.metrics or {})
 
 
-def checkpoint_root(store: str) -> str:
+def checkpoint_storage(store: str) -> dict[str, Any]:
     """Where Ray Train keeps checkpoints of unfinished roles: beside the artifacts, in the store."""
-    return f"{store.rstrip('/')}/train-runs"
+    root = f"{store.rstrip('/')}/train-runs"
+    if not root.startswith("s3://"):
+        return {"storage_path": root}
+    found, path = FileSystem.from_uri(root)
+    return {"storage_path": path, "storage_filesystem": PatientS3.of_region(found.region)}
+
+
+class PatientS3(S3FileSystem):
+    """pyarrow's S3, waiting about three minutes for a server that is gone instead of a second.
+
+    pyarrow loses the retry strategy when it pickles a file system; this one keeps it.
+    """
+
+    @classmethod
+    def of_region(cls, region: str) -> "PatientS3":
+        """One for buckets in that region; everything else comes from the environment."""
+        # Unlike `from_uri`, the constructor does not look for the endpoint in the environment.
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return cls(
+            region=region,
+            endpoint_override=endpoint,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=NUM_S3_TRIES),
+        )
+
+    def __reduce__(self) -> Any:
+        return PatientS3.of_region, (self.region,)
 
 
 def _train_in_worker(settings: dict[str, Any]) -> None:
@@ -195,8 +224,7 @@ def _report(session: TrainingSession, *, num_dropped: int) -> None:
 
 def read_enriched(path: Path) -> list[EnrichedProblem]:
     """Problems with knowledge from a stage's own JSONL file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [EnrichedProblem.from_row(json.loads(line)) for line in lines]
+    return [EnrichedProblem.from_row(row) for _, row in read_jsonl(path)]
 
 
 def _show(progress: Progress, board: Board) -> None:

@@ -1,6 +1,6 @@
 """TextEngine: the one seam behind which text is generated.
 
-    completions = await engine.generate(GenerationRequest(prompt="...", role=role, seed=1))
+    completions = await engine.generate(GenerationRequest(question="...", role=role, seed=1))
 
 Implementations: `lorid.engines.vllm.VllmEngine` (real) and `lorid.engines.scripted.ScriptedEngine`
 (the fake for tests). An engine renders prompts itself, so that callers never handle token ids.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
 from lorid.engines.adapters import WEIGHTS_FILE, check_adapter, engine_rank
 from lorid.engines.base import Completion, FinishReason, GenerationRequest
-from lorid.errors import AdapterMismatch, ConfigError, EngineError
+from lorid.errors import AdapterMismatch, ConfigError, EngineError, PromptTooLong
 from lorid.method.roles import Role
 from lorid.method.templates import encode_prompt, encode_turn, stop_token_ids
 
@@ -72,7 +72,8 @@ class VllmEngine:
         """Write one text in a role's voice; role None asks the base itself.
 
         Raises:
-            EngineError: the prompt is too long, or the engine failed.
+            PromptTooLong: the prompt leaves no room for an answer.
+            EngineError: the engine failed.
         """
         await self.start()
         prompt = encode_prompt(
@@ -240,7 +241,7 @@ class VllmEngine:
 
         room = self.config.max_model_len - len(prompt)
         if room < 1:
-            raise EngineError(
+            raise PromptTooLong(
                 f"the prompt has {len(prompt)} tokens, the engine takes "
                 f"{self.config.max_model_len - 1}; shorten it or raise engine.max_model_len"
             )

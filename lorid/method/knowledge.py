@@ -74,7 +74,7 @@ def _first_object(text: str) -> dict[str, object] | None:
     for match in list(_OBJECT.finditer(text))[:20]:
         try:
             value, _ = decoder.raw_decode(text, match.start())
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # numbers of thousands of digits are a ValueError
             continue
         if isinstance(value, dict):
             return cast("dict[str, object]", value)

@@ -9,7 +9,6 @@ Nothing here downloads anything: `lorid.distributed` hands hub rows to `problem_
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,12 @@ from pathlib import Path
 from typing import cast
 
 from lorid.errors import DataError
+from lorid.jsonl import read_lines
 from lorid.method.answers import extract_answer
 
+# The endpoint's own bounds: what is longer could never be graded.
+MAX_TEXT_CHARS = 20_000
+MAX_ID_CHARS = 200
 CALCULATOR_MARK = re.compile(r"<<[^<>]{0,200}>>")
 
 
@@ -102,7 +105,7 @@ def problem_from_row(row: Mapping[str, object]) -> Problem:
     if "rationale" in row:
         rationale = _text(row, "rationale")
         is_gsm8k_style = "answer" in row
-        answer = str(row["answer"]).strip() if is_gsm8k_style else extract_answer(rationale)
+        answer = _answer_field(row["answer"]) if is_gsm8k_style else extract_answer(rationale)
     elif "solution" in row:
         rationale, is_gsm8k_style = _text(row, "solution"), False
         answer = extract_answer(rationale)
@@ -111,8 +114,10 @@ def problem_from_row(row: Mapping[str, object]) -> Problem:
         is_gsm8k_style = True
     if not answer:
         raise DataError("no final answer found (expected '#### N', '\\boxed{...}' or 'answer')")
+    given_id = row.get("problem_id")
+    is_usable = isinstance(given_id, str) and 0 < len(given_id) <= MAX_ID_CHARS
     return Problem(
-        problem_id=str(row.get("problem_id") or content_id(question, rationale)),
+        problem_id=str(given_id) if is_usable else content_id(question, rationale),
         question=question,
         rationale=rationale,
         answer=answer,
@@ -122,46 +127,67 @@ def problem_from_row(row: Mapping[str, object]) -> Problem:
 
 
 def read_problems(path: Path) -> tuple[list[Problem], list[RejectedRow]]:
-    """Every readable problem of a JSONL file, without repeated content, and the rows set aside."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; give a readable UTF-8 JSONL file") from error
-    rows: list[object] = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line) if line.strip() else None)
-        except json.JSONDecodeError as error:
-            rows.append(error)
-    return problems_from_rows(rows, source=str(path))
+    """Every readable problem of a JSONL file, and the rows set aside, by line number.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
+    return _from_numbered(read_lines(path), source=str(path))
 
 
 def problems_from_rows(
     rows: Iterable[object], *, source: str
 ) -> tuple[list[Problem], list[RejectedRow]]:
-    """Problems and rejected rows from parsed rows; a blank row (None) is passed over."""
+    """Problems and rejected rows from parsed rows, numbered from 1."""
+    return _from_numbered(enumerate(rows, start=1), source=source)
+
+
+def _from_numbered(
+    rows: Iterable[tuple[int, object]], *, source: str
+) -> tuple[list[Problem], list[RejectedRow]]:
     problems: dict[str, Problem] = {}
+    first_rows: dict[str, int] = {}
     rejected: list[RejectedRow] = []
-    for number, row in enumerate(rows, start=1):
-        if row is None:
-            continue
+    for number, row in rows:
         try:
-            if not isinstance(row, Mapping):
-                raise DataError(f"not a JSON object: {row}")
-            problem = problem_from_row(cast("Mapping[str, object]", row))
+            problem = _problem_from_value(row)
+            first = first_rows.setdefault(problem.problem_id, number)
+            if first != number:
+                raise DataError(f"repeats row {first}")
         except DataError as error:
             rejected.append(RejectedRow(row_number=number, source=source, reason=str(error)))
             continue
-        problems.setdefault(problem.problem_id, problem)
+        problems[problem.problem_id] = problem
     return list(problems.values()), rejected
+
+
+def _problem_from_value(value: object) -> Problem:
+    if isinstance(value, DataError):
+        raise value
+    if not isinstance(value, Mapping):
+        raise DataError(f"not a JSON object but {type(value).__name__}")
+    return problem_from_row(cast("Mapping[str, object]", value))
 
 
 def _text(row: Mapping[str, object], *names: str) -> str:
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and value.strip():
+            if len(value) > MAX_TEXT_CHARS:
+                raise DataError(
+                    f"field {name!r} has {len(value)} characters, at most {MAX_TEXT_CHARS} are read"
+                )
             return value.strip()
     raise DataError(f"field {' or '.join(repr(name) for name in names)} is missing or empty")
+
+
+def _answer_field(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"field 'answer' is neither text nor a number but {type(value).__name__}")
+    answer = str(value).strip()
+    if len(answer) > MAX_TEXT_CHARS:
+        raise DataError(f"field 'answer' has {len(answer)} characters")
+    return answer
 
 
 def _split_gsm8k_answer(text: str) -> tuple[str, str]:

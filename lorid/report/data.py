@@ -5,12 +5,12 @@
 Every figure is a replay of the logged attempts; nothing here talks to a store or a model.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorid.jsonl import read_jsonl
 from lorid.method.attempts import JudgedAttempts, ProblemAttempts, judge, parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Sampled, attempt_from
@@ -80,7 +80,6 @@ class MethodRow:
 
 def read_loss_curve(path: Path) -> list[LossPoint]:
     """The steps in a `metrics.jsonl` that training wrote."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [
         LossPoint(
             step=row["step"],
@@ -88,7 +87,7 @@ def read_loss_curve(path: Path) -> list[LossPoint]:
             learning_rate=row["learning_rate"],
             tokens_per_s=row["tokens_per_s"],
         )
-        for row in rows
+        for _, row in read_jsonl(path)
     ]
 
 

@@ -9,7 +9,6 @@ micro-batches: not a mean of means. Logits are computed only where there is a la
 nothing about Ray or files beyond the folder that it is told to save to.
 """
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, get_cosine_schedule_with_warmu
 
 from lorid.config import RunConfig
 from lorid.errors import TrainingError
+from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.roles import Role
 from lorid.method.templates import IGNORED_LABEL
 from lorid.training.adapters import load_base, new_adapter, save_adapter
@@ -136,8 +136,7 @@ class TrainingSession:
         save_adapter(
             self.model, folder / ADAPTER_FOLDER, role=self.role, student=self.config.student
         )
-        lines = [json.dumps(asdict(metrics)) for metrics in self.metrics]
-        (folder / METRICS_FILE).write_text("".join(f"{line}\n" for line in lines))
+        write_jsonl(folder / METRICS_FILE, (asdict(metrics) for metrics in self.metrics))
         state = {
             "step": self.step,
             "weights": [weight.detach().cpu() for weight in self.weights],
@@ -161,8 +160,7 @@ class TrainingSession:
         if "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.step = int(state["step"])
-        lines = (folder / METRICS_FILE).read_text().splitlines()
-        self.metrics = [StepMetrics(**json.loads(line)) for line in lines]
+        self.metrics = [StepMetrics(**row) for _, row in read_jsonl(folder / METRICS_FILE)]
 
     def _step_examples(self) -> list[Example]:
         indices = step_indices(

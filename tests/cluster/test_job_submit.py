@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,12 +29,18 @@ FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 def head(tmp_path, monkeypatch):
     """A head node of its own, on free ports; `ray start --block` ends with its children."""
     port, dashboard = free_port(), free_port()
+    # Not below tmp_path: the paths of Ray's sockets must stay short.
+    folder = tempfile.mkdtemp(prefix="lorid-ray-")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
         f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         "--num-cpus=8", "--object-store-memory=300000000", "--min-worker-port=0",
         "--max-worker-port=0", f"--ray-client-server-port={free_port()}",
+        # In a folder of its own it leaves no address of a cluster that is gone to the next `ray`.
+        f"--temp-dir={folder}",
+        # Without a port of its own the agent of a cluster that is still ending keeps the default.
+        f"--dashboard-agent-listen-port={free_port()}",
     ]  # fmt: skip
     with (tmp_path / "head.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CI": ""})
@@ -42,6 +49,7 @@ def head(tmp_path, monkeypatch):
     finally:
         process.terminate()
         process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def connect(url: str) -> JobSubmissionClient:

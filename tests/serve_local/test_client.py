@@ -80,11 +80,9 @@ def test_a_closed_port_says_how_to_start_the_endpoint():
             client.solve("2 + 3 = ?")
 
 
-def test_waiting_ends_at_once_when_an_adapter_is_idle(server):
-    error = {
-        "type": "idle_adapters",
-        "message": "these adapters answer like the base: deep_reasoner",
-    }
+@pytest.mark.parametrize("kind", ["idle_adapters", "cannot_start"])
+def test_waiting_ends_at_once_when_it_cannot_help(server, kind):
+    error = {"type": kind, "message": "something about deep_reasoner"}
     server.reply = 503, json.dumps({"error": error}).encode()
     with Client(server.url) as client, pytest.raises(ServeError, match="deep_reasoner"):
         client.wait_until_ready(timeout_s=300)

@@ -12,7 +12,13 @@ from scripting import Prepared, script, small_config, texts
 from lorid.api import SolveRequest
 from lorid.distributed.deployments import StudentEngine, app_of_run, build_app
 from lorid.engines.scripted import ScriptedEngine
-from lorid.errors import ArtifactIncomplete, ConfigError, EngineError
+from lorid.errors import (
+    AdapterMismatch,
+    ArtifactIncomplete,
+    ConfigError,
+    EngineError,
+    PromptTooLong,
+)
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.replay import replay
@@ -191,7 +197,7 @@ def test_bad_items_are_errors_of_their_own(endpoint):
 def test_an_engine_that_fails_on_one_question_fails_that_item(endpoint):
     def write(request):
         if "apples" not in request.question:
-            raise EngineError("the prompt is too long")
+            raise PromptTooLong("the prompt is too long")
         return "--> 7 END"
 
     client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
@@ -200,7 +206,50 @@ def test_an_engine_that_fails_on_one_question_fails_that_item(endpoint):
     assert good["verdict"] == "correct"
     assert bad["error"] == "the prompt is too long"
     response = client.post("/v1/solve", json={"question": "What is it?"})
-    assert error_of(response, status=500) == "the prompt is too long"
+    # The question is at fault, not the endpoint.
+    assert error_of(response, status=422) == "the prompt is too long"
+
+
+def test_an_engine_that_fails_is_the_endpoints_fault(endpoint):
+    def write(request):
+        raise EngineError("generation failed")
+
+    client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
+    response = client.post("/v1/solve", json={"question": QUESTION})
+    assert error_of(response, status=500) == "generation failed"
+
+
+def test_an_engine_that_refuses_to_start_is_told_from_one_that_is_not_there_yet(endpoint):
+    class Broken(ScriptedEngine):
+        def __init__(self, error):
+            super().__init__({})
+            self.error = error
+
+        async def probe(self):
+            raise self.error
+
+    refusing = endpoint(Broken(AdapterMismatch("deep_reasoner: rank 4")))
+    assert error_of(refusing.get("/readyz"), status=503) == "deep_reasoner: rank 4"
+    assert refusing.get("/readyz").json()["error"]["type"] == "cannot_start"
+    dying = endpoint(Broken(RuntimeError("an actor died")))
+    assert dying.get("/readyz").json()["error"]["type"] == "not_ready"
+
+
+def test_text_that_no_answer_can_carry_is_an_error_of_its_item(endpoint):
+    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
+    client = endpoint(engine)
+    half = r"\ud800"
+    body = (
+        f'{{"items": [{{"id": "{half}", "question": "x", "reference": "1"}}, '
+        f'{{"id": "b", "question": "x{half}", "reference": "1"}}, '
+        f'{{"id": "c", "question": "x", "reference": "1", "{half}": 1}}, '
+        f'{{"id": "d", "question": "{QUESTION}", "reference": "7"}}]}}'
+    )
+    response = client.post("/v1/grade", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200, response.text
+    *bad, good = response.json()["results"]
+    assert [one["verdict"] for one in bad] == [None, None, None]
+    assert good["verdict"] == "correct"
 
 
 def test_what_failed_inside_stays_inside(endpoint):

@@ -1,6 +1,8 @@
 """Artifacts are complete or absent, verified, and one of racing writers wins."""
 
+import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,13 +14,8 @@ from lorid.artifacts.store import open_store
 from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete
 
 NUM_RACERS = 20
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def store(request, tmp_path):
-    if request.param == "local":
-        return open_store(str(tmp_path / "store"))
-    return open_store(f"s3://{request.getfixturevalue('s3_bucket')}/some/prefix")
+# 60 have been run on Ceph; CI does fewer, for its time.
+NUM_ROUNDS = int(os.environ.get("LORID_RACE_ROUNDS", "5"))
 
 
 def folder_with(path: Path, **files: str) -> Path:
@@ -61,6 +58,28 @@ def test_of_racing_writers_one_wins_and_its_content_stays(store):
             )
         assert won.count(True) == 1
         assert store.read(key) == str(won.index(True)).encode()
+
+
+@pytest.mark.timeout(300)
+def test_of_twenty_publishers_of_one_name_one_wins_and_all_read_its_content(store, tmp_path):
+    for attempt in range(NUM_ROUNDS):
+        inputs = {"round": attempt}
+        folders = [
+            folder_with(tmp_path / f"{attempt}-{racer}", a=f"{racer}", b=f"{attempt} {racer}" * 99)
+            for racer in range(NUM_RACERS)
+        ]
+        ready = threading.Barrier(NUM_RACERS)
+
+        def race(folder: Path, ready=ready, inputs=inputs):
+            ready.wait()
+            return publish(store, folder, kind="data", name="race", inputs=inputs)
+
+        with ThreadPoolExecutor(NUM_RACERS) as pool:
+            records = list(pool.map(race, folders))
+        assert len({record.model_dump_json() for record in records}) == 1
+        out = fetch(store, records[0], into=tmp_path / f"out-{attempt}")
+        racer = (out / "a").read_text()
+        assert (out / "b").read_text() == f"{attempt} {racer}" * 99
 
 
 def test_an_artifact_is_found_by_its_inputs_and_comes_back_whole(store, tmp_path):
@@ -130,17 +149,11 @@ def test_inputs_without_an_exact_form_are_refused(value):
         fingerprint({"x": value})
 
 
-def test_a_store_that_cannot_be_used_says_so_in_one_line(tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_used_says_so_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ArtifactError, match="cannot write to the store") as caught:
+    with pytest.raises(ArtifactError, match="a file is where a folder should be") as caught:
         open_store(str(tmp_path / "file" / "store")).write("a", b"x")
     assert "\n" not in str(caught.value)
     for malformed in ("s3://", "gs://bucket", ""):
         with pytest.raises(ArtifactError):
             open_store(malformed)
-
-
-@pytest.mark.s3
-def test_a_missing_bucket_and_a_wrong_key_are_explained(s3_bucket, monkeypatch):
-    with pytest.raises(ArtifactError, match="create the bucket"):
-        open_store("s3://lorid-no-such-bucket/x").write("a", b"x")

@@ -84,3 +84,14 @@ def test_an_artifact_is_listed_shown_and_fetched(lorid, tmp_path):
     out = tmp_path / "out"
     assert lorid("runs", "fetch", record.address, "-o", str(out), *place)[0] == 0
     assert (out / "rows.jsonl").read_text() == "{}\n"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(lorid, tmp_path):
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"id": "a", "question": "?", "reference": "1"}\n')
+    # Nobody, root included, can make a file below a file.
+    for out in (items / "out.jsonl", "/proc/out.jsonl"):
+        code, _, err = lorid("grade", str(items), "-o", str(out))
+        assert code == 2
+        assert err.startswith(f"error: cannot use {out}: ")
+        assert len(err.splitlines()) == 1

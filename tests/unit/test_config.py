@@ -47,6 +47,24 @@ student: {family: gpt9}
     assert "llama2" in message
 
 
+def test_a_problem_elsewhere_does_not_hide_that_two_fields_do_not_fit():
+    text = """
+preset: demo
+seed: -1
+sampling: {max_new_tokens: 600}
+teacher: {sampling: {max_new_tokens: 900}, num_engines: 0}
+training: {rank: 0, micro_batch_sequences: 3}
+data: {source: jsonl, num_train: 0}
+"""
+    with pytest.raises(ConfigError, match="8 problem") as caught:
+        parse_config(text)
+    for field in (
+        "seed", "engine", "teacher.engine", "teacher.num_engines", "training.rank",
+        "training.micro_batch_sequences", "data.test", "data.num_train",
+    ):  # fmt: skip
+        assert f"\n  {field}: " in str(caught.value)
+
+
 def test_what_a_file_leaves_out_is_said_with_a_fix():
     with pytest.raises(ConfigError, match=r"student: required; .*preset: demo"):
         parse_config("name: mine")
@@ -62,6 +80,17 @@ def test_what_a_file_leaves_out_is_said_with_a_fix():
         ("preset: demo\nname: ../etc", "name"),
         ("preset: demo\ndata: {source: jsonl}", "'train' and 'test'"),
         ("preset: demo\nsampling: {max_new_tokens: 512}", "max_model_len"),
+        ("preset: demo\nteacher: {sampling: {max_new_tokens: 512}}", r"teacher\.engine: .*512"),
+        ("preset: demo\ntraining: {micro_batch_sequences: 3}", "must be a multiple"),
+        ("preset: demo\ntraining: [1, 2]", "training: expected a mapping"),
+        ("preset: demo\ntraining:", "training: expected a mapping"),
+        ("preset: demo\nseed: 1\nseed: 2", "given twice: seed"),
+        ("preset: demo\n\tseed: 1", "not valid YAML"),
+        ("preset: demo\nseed: " + "9" * 5000, "not valid YAML"),
+        ("preset: demo\nseed: 2024-13-45", "not valid YAML"),
+        ("[" * 100_000, "not valid YAML"),
+        ("preset: demo\nstore: ''", "store"),
+        ("preset: demo\ntraining: {num_epochs_by_role: {deep_reasoner: -1}}", "greater than 0"),
     ],
 )
 def test_a_malformed_config_is_one_clear_error(text, named):
@@ -109,3 +138,8 @@ def test_every_rule_that_needs_no_label_can_be_configured(rule):
 def test_feedback_out_of_range_is_refused(override, named):
     with pytest.raises(ConfigError, match=named):
         parse_config("preset: demo", overrides=[override])
+
+
+def test_an_override_whose_value_is_no_yaml_is_named():
+    with pytest.raises(ConfigError, match=r"--set 'training\.rank=\[1': not valid YAML"):
+        parse_config("preset: demo", overrides=["training.rank=[1"])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorid.errors import ConfigError, DataError
+from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.knowledge import parse_knowledge, teacher_prompt
 from lorid.method.problems import EnrichedProblem, Problem, problem_from_row, read_problems
 
@@ -43,9 +44,57 @@ def test_bad_rows_are_set_aside_with_their_number_and_the_rest_goes_on(tmp_path)
     file.write_text("\n".join(lines))
     problems, rejected = read_problems(file)
     assert [problem.answer for problem in problems] == ["5", r"\frac{1}{2}"]
-    assert [row.row_number for row in rejected] == [2, 3, 4, 6]
+    assert [row.row_number for row in rejected] == [2, 3, 4, 6, 7]
     assert "'rationale'" in rejected[1].reason or "'answer'" in rejected[1].reason
     assert "####" in rejected[3].reason
+    assert rejected[4].reason == "repeats row 1"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"question": "q", "rationale": "r", "answer": NaN}', "NaN is not a number"),
+        ('{"question": "q", "rationale": "r", "answer": null}', "neither text nor a number"),
+        ('{"question": "q", "rationale": "r", "answer": [1]}', "neither text nor a number"),
+        ('{"question": "q", "rationale": "r", "answer": true}', "neither text nor a number"),
+        ('{"question": 5, "answer": "#### 1"}', "'question' or 'problem' is missing"),
+        ('{"question": "half \\ud800", "answer": "#### 1"}', "surrogate"),
+        (json.dumps({"question": "word " * 10_000, "answer": "#### 1"}), "50000 characters"),
+        ("1" * 5000, "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("null", "not a JSON object"),
+    ],
+)
+def test_hostile_rows_are_set_aside_too(tmp_path, line, reason):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(line + "\n" + json.dumps(GSM8K))
+    problems, rejected = read_problems(file)
+    assert [problem.answer for problem in problems] == ["5"]
+    assert [row.row_number for row in rejected] == [1]
+    assert reason in rejected[0].reason
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(GSM8K).encode())
+    problems, rejected = read_problems(file)
+    assert (len(problems), rejected) == (1, [])
+
+
+def test_an_id_that_the_endpoint_would_refuse_is_replaced_by_the_content_hash():
+    assert problem_from_row({**OWN, "problem_id": "mine"}).problem_id == "mine"
+    hashed = problem_from_row(OWN).problem_id
+    for refused in ("", "x" * 201, {"a": 1}, 7):
+        assert problem_from_row({**OWN, "problem_id": refused}).problem_id == hashed
+
+
+@given(st.lists(st.text(max_size=20), max_size=5))
+def test_any_text_survives_a_jsonl_file(tmp_path_factory, written):
+    # Also what str.splitlines takes for the end of a line: U+2028, U+0085, form feeds.
+    file = tmp_path_factory.mktemp("jsonl") / "rows.jsonl"
+    rows = [{"text": text} for text in [*written, "a\u2028b\x85c\x0cd\r\ne"]]
+    write_jsonl(file, rows)
+    assert [row for _, row in read_jsonl(file)] == rows
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -88,6 +137,7 @@ def test_rules_come_out_of_prose_and_fences_without_repeats():
         ('{"output": ["Add 25 to the rest."]}', "number of the question: 25"),
         ('{"output": ["a"', "no JSON object"),
         ("{" * 100_000, "no JSON object"),
+        ('{"output": ' + "9" * 5000 + "}", "no JSON object"),
     ],
 )
 def test_text_that_is_no_knowledge_is_set_aside_with_its_reason(text, reason):

@@ -1,0 +1,110 @@
+"""What each artifact of a run depends on: its inputs, whose fingerprint is its version.
+
+    adapter_inputs(config, Role.DEEP_REASONER)["training.rank"]
+
+Content counts, not places: files and model folders enter by their hash. Buckets, ports, workers and
+node types are not inputs, so a run can move and still be found.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorid.config import ModelConfig, RunConfig
+from lorid.errors import DataError
+from lorid.method.roles import Role
+
+GENERATOR_VERSION = 2
+
+
+def data_inputs(config: RunConfig) -> dict[str, Any]:
+    """Inputs of the problems; for files their content, for the generator its version and seed."""
+    inputs = _flat("data", config.data.model_dump(mode="json"))
+    if config.data.source == "demo":
+        return {**inputs, "generator": GENERATOR_VERSION, "seed": config.seed}
+    if config.data.source == "jsonl":
+        for split in ("train", "test"):
+            path = Path(str(getattr(config.data, split)))
+            inputs[f"data.{split}"] = _file_digest(path)
+    return inputs
+
+
+def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
+    """Inputs of the knowledge: the problems, the teacher, its prompt and its sampling."""
+    from lorid.distributed.knowledge import read_template
+
+    return {
+        **data_inputs(config),
+        **_model_inputs("teacher", config.teacher.model),
+        **_flat("teacher.sampling", config.teacher.sampling.model_dump(mode="json")),
+        "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
+        "seed": config.seed,
+    }
+
+
+def adapter_inputs(config: RunConfig, role: Role) -> dict[str, Any]:
+    """Inputs of one adapter: the knowledge, the student, the settings of this role."""
+    placement = {
+        "num_cpus", "num_gpus", "num_threads", "max_failures", "checkpoint_every_steps",
+        "num_epochs", "num_epochs_by_role",
+    }  # fmt: skip
+    settings = config.training.model_dump(mode="json", exclude=placement)
+    return {
+        **knowledge_inputs(config),
+        **_model_inputs("student", config.student),
+        **_flat("training", settings),
+        "training.num_epochs": config.training.epochs_of(role),
+        "role": str(role),
+    }
+
+
+def triple_inputs(config: RunConfig) -> dict[str, Any]:
+    """Inputs of the triple: those of its adapters, and how it answers by default."""
+    inputs: dict[str, Any] = {}
+    for role in Role:
+        inputs |= {**adapter_inputs(config, role)}
+        inputs[f"training.num_epochs.{role}"] = config.training.epochs_of(role)
+    del inputs["role"], inputs["training.num_epochs"]
+    return {
+        **inputs,
+        **_flat("sampling", config.sampling.model_dump(mode="json")),
+        # Waves change what is wasted, never what is answered.
+        **_flat("feedback", config.feedback.model_dump(mode="json", exclude={"max_wave_rounds"})),
+    }
+
+
+def evaluation_inputs(config: RunConfig) -> dict[str, Any]:
+    """Inputs of the evaluation: the triple, the data and the base's turn."""
+    return {**triple_inputs(config), "evaluation.grade_base": config.evaluation.grade_base}
+
+
+def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:
+    path = Path(model.path)
+    identity = _folder_digest(path) if path.is_dir() else f"{model.path}@{model.revision}"
+    return {
+        f"{prefix}.model": identity,
+        f"{prefix}.family": model.family,
+        f"{prefix}.dtype": model.dtype,
+    }
+
+
+def _folder_digest(folder: Path) -> str:
+    """Content of a model folder: its weights, config and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
+            digest.update(path.name.encode() + _file_digest(path).encode())
+    return f"folder:{digest.hexdigest()[:16]}"
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the config's path") from error
+
+
+def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in section.items()}
