@@ -117,11 +117,7 @@ def _attempts(
 def _read(path: Path) -> list["ProblemAttempts"]:
     from lorid.method.attempts import read_attempts
 
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            return read_attempts(lines, source=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    return read_attempts(read_lines(path), source=str(path))
 
 
 def _judged(attempts: Sequence["ProblemAttempts"]) -> list["JudgedAttempts"]:
@@ -178,10 +174,7 @@ def _write_scores(scores: Sequence["ProblemScore"], path: Path) -> None:
         }
         for score in scores
     )
-    try:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error}") from error
+    write_jsonl(path, rows)
 
 
 def _compare(

@@ -1,6 +1,6 @@
 """Logged attempts: reading them, joining two files, and judging their answers once.
 
-    attempts = read_attempts(lines, source="attempts.jsonl")
+    attempts = read_attempts(read_lines(path), source="attempts.jsonl")
     judged = [judge(item, checker) for item in attempts]     # answers extracted and compared once
 
 Element j of each list belongs to round j. A shorter list means that the round was never drawn: that
@@ -8,12 +8,12 @@ side has no attempt in it, and the other side's attempt still counts. A text wit
 "length" was cut off, so it has an answer only behind a complete marker.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from lorid.errors import DataError
+from lorid.jsonl import parse_json
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import Sampled, attempt_from
 from lorid.method.stopping import AnswerClasses
@@ -71,7 +71,15 @@ class Joined:
 
 def parse_attempts_line(line: str | Mapping[str, Any]) -> ProblemAttempts:
     """One line of an attempts file; raises DataError saying what is wrong with it."""
-    fields = _object(line)
+    return _parsed(parse_json(line) if isinstance(line, str) else line)
+
+
+def _parsed(row: object) -> ProblemAttempts:
+    if isinstance(row, DataError):
+        raise row
+    if not isinstance(row, Mapping):
+        raise DataError("not a JSON object")
+    fields = cast("Mapping[str, Any]", row)
     if not isinstance(fields.get("problem_id"), str):
         raise DataError("'problem_id' is missing or not a string")
     if not any(name in fields for name in LISTS):
@@ -91,8 +99,8 @@ def parse_attempts_line(line: str | Mapping[str, Any]) -> ProblemAttempts:
     )
 
 
-def read_attempts(lines: Iterable[str], *, source: str) -> list[ProblemAttempts]:
-    """All problems of an attempts file; empty lines are skipped.
+def read_attempts(rows: Iterable[tuple[int, object]], *, source: str) -> list[ProblemAttempts]:
+    """All problems of an attempts file, from the numbered lines of `lorid.jsonl.read_lines`.
 
     Raises:
         DataError: a line cannot be used, a problem occurs twice, or there is none; the message
@@ -100,11 +108,9 @@ def read_attempts(lines: Iterable[str], *, source: str) -> list[ProblemAttempts]
     """
     attempts: list[ProblemAttempts] = []
     line_of: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, row in rows:
         try:
-            item = parse_attempts_line(line)
+            item = _parsed(row)
         except DataError as error:
             raise DataError(f"{source}, line {number}: {error}") from error
         if (first := line_of.setdefault(item.problem_id, number)) != number:
@@ -191,17 +197,6 @@ def _with_intuitive(item: ProblemAttempts, other: ProblemAttempts) -> ProblemAtt
 def _differ(item: ProblemAttempts, other: ProblemAttempts) -> bool:
     questions = {item.question.strip(), other.question.strip()} - {""}
     return len(questions) > 1
-
-
-def _object(line: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line) if isinstance(line, str) else line
-    except (ValueError, RecursionError) as error:
-        # Besides bad JSON: a number with thousands of digits, or lists nested by the thousand.
-        raise DataError(f"not JSON: {error}") from error
-    if not isinstance(row, Mapping):
-        raise DataError("not a JSON object")
-    return cast("Mapping[str, Any]", row)
 
 
 def _texts(row: Mapping[str, Any], name: str) -> tuple[Sampled, ...]:

@@ -146,4 +146,4 @@ def _at_budget(
 
 
 def _hash(problem_id: str) -> bytes:
-    return hashlib.sha256(problem_id.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(problem_id.encode()).digest()

