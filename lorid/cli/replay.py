@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
+from lorid.jsonl import read_lines, write_jsonl
 
 if TYPE_CHECKING:
     from lorid.method.attempts import JudgedAttempts, ProblemAttempts
