@@ -5,6 +5,11 @@ import uuid
 
 import pytest
 from ceph_server import ACCESS_KEY, SECRET_KEY, ceph_gateway, is_installed
+from hypothesis import HealthCheck, settings
+
+# No timed assertions: a busy machine is not a wrong one.
+settings.register_profile("lorid", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lorid")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ public graders (emphasis around an answer, order of gold and prediction, percent
 surprises met while the checker was written.
 """
 
-import threading
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -381,13 +379,6 @@ def test_a_hostile_answer_is_not_equal_to_an_honest_one(checker, text):
     assert checker.equal("1", "1.0")
 
 
-def test_a_formula_that_computes_for_ever_ends_as_timed_out_and_the_next_is_judged():
-    with AnswerChecker(cpu_limit_s=1) as checker:
-        verdict = checker.verdict(r"\binom{99999999}{49999999}", r"\sqrt{2}")
-        assert (verdict.equal, verdict.reason) == (False, "timed out")
-        assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
-
-
 @pytest.mark.parametrize(
     "formula",
     ["9^9^9", "9^{9^{9}}^{9}", "2^{99999}", "2^{-99999}", "1000!", "(9!)!", "3!!", "x^{2^{9999}}^2",
@@ -408,43 +399,10 @@ def test_answers_are_never_code(checker, tmp_path):
     assert not mark.exists()
 
 
-def test_many_threads_share_one_checker():
-    failures: list[str] = []
-    with AnswerChecker() as checker:
-
-        def ask(number: int) -> None:
-            if not checker.equal(rf"\sqrt{{{4 * number}}}", rf"2\sqrt{{{number}}}"):
-                failures.append(f"{number} is equal")
-            if checker.equal(rf"\sqrt{{{4 * number}}}", rf"3\sqrt{{{number}}}"):
-                failures.append(f"{number} is different")
-
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(2, 14)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-
-
-def test_equal_many_keeps_the_order(checker):
-    pairs = [("1", "1"), ("1", "2"), (r"\sqrt{8}", r"2\sqrt{2}"), ("a", "b")]
-    assert checker.equal_many(pairs) == [True, False, True, False]
-    with AnswerChecker(num_workers=2) as two:
-        assert two.equal_many(pairs * 3) == [True, False, True, False] * 3
-
-
-def test_a_closed_checker_leaves_no_process_and_starts_again_when_asked():
-    checker = AnswerChecker()
-    assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
-    checker.close()
-    assert checker.equal(r"\sqrt{12}", r"2\sqrt{3}")
-    checker.close()
-
-
 texts = st.text(alphabet="0123456789+-*/^=<>(){}[].,:%$ \\abxyENDfracsqrt", max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80)
 @given(texts, texts)
 def test_equality_is_reflexive_and_symmetric(a, b):
     with_order, against = _SHARED.verdict(a, b), _SHARED.verdict(b, a)
@@ -456,7 +414,7 @@ def test_equality_is_reflexive_and_symmetric(a, b):
 numbers = st.fractions(-1000, 1000, max_denominator=60)
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(numbers, st.sampled_from(["\\,", " ", "\\!", "~", "\\;", "\\quad "]))
 def test_spacing_and_spelling_change_nothing(number, space):
     plain = f"{number.numerator}/{number.denominator}"
@@ -468,7 +426,7 @@ def test_spacing_and_spelling_change_nothing(number, space):
     assert _SHARED.equal(f"x = {plain}", f"x={latex}")
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.integers(-(10**15), 10**15), st.integers(1, 10**6))
 def test_integers_are_equal_only_when_identical(number, step):
     assert not _SHARED.equal(str(number), str(number + step))
