@@ -200,7 +200,7 @@ class AnswerChecker:
                 return self._item_by_item(a.items, b.items)
             return self._in_any_order(a.items, b.items)
         kinds = {a.brackets, b.brackets}
-        if kinds == {"", "{}"}:
+        if kinds in ({"", "{}"}, {"", "U"}):
             return self._in_any_order(a.items, b.items)
         if kinds == {"", "()"} or kinds == {"<>", "()"}:
             return self._item_by_item(a.items, b.items)

@@ -24,8 +24,17 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _NUMBER_WORDS = {word: number for number, word in enumerate(_INTEGERS)} | {
     word: 10 * number for number, word in enumerate(_TENS, start=2)
 }
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALED = re.compile(r"(.*[\d}])\s*(hundred|thousand|million|billion|trillion)\b\s*(.*)", re.DOTALL)
+_SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SCALED = re.compile(
+    r"(.*[\d}])\s*(dozen|hundred|thousand|million|billion|trillion)\b\s*(.*)", re.DOTALL
+)
 _LEAD = re.compile(
     r"^(?:(?:exactly|only|about|approximately|approx\.?|roughly|around|nearly|a total of|total of"
     r"|total:|equals|is|are|the answer is|answer:|=|\\approx|therefore|\\therefore|thus|so|hence)"

@@ -118,7 +118,7 @@ def _choice(text: str, depth: int) -> Choice | None:
     if found is None:
         return None
     rest = found[4].strip()
-    if rest and found[1] and re.match(r"[-+*/^_(\\=!']", rest):
+    if rest and found[1] and re.match(r"[-+*/^_(=!']|\\cdot", rest):
         return None
     letter = str(found[1] or found[2] or found[3]).upper()
     return Choice(letter=letter, content=_read(rest, depth + 1) if rest else None)
