@@ -205,8 +205,8 @@ class VllmEngine:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(self.student.path, **source)
             self.base = AutoConfig.from_pretrained(self.student.path, **source).to_dict()
-        except (OSError, ValueError) as error:
-            cause = " ".join(str(error).split())[:160]
+        except Exception as error:  # damaged files raise whatever their parsers raise
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise ConfigError(f"cannot load the model {self.student.path}: {cause}") from error
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))

@@ -31,7 +31,7 @@ def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(
             student.path, revision=student.revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise whatever their parsers raise
         raise ConfigError(_cannot_load("tokenizer", student, error)) from error
 
 
@@ -49,7 +49,7 @@ def load_base(student: ModelConfig) -> PreTrainedModel:
             trust_remote_code=False,
             use_safetensors=True,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise whatever their parsers raise
         raise ConfigError(_cannot_load("model", student, error)) from error
 
 
@@ -117,5 +117,5 @@ def _linear_names(base: torch.nn.Module) -> list[str]:
 
 
 def _cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
-    cause = " ".join(str(error).split())[:160]
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return f"cannot load the {what} of {student.path}: {cause}; check student.path and revision"
