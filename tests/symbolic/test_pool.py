@@ -17,10 +17,16 @@ def checker():
         yield one
 
 
-def workers() -> list[psutil.Process]:
-    """Worker processes of this one."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if str(WORKER) in child.cmdline()]
+@pytest.fixture
+def workers():
+    """The worker processes that this test started; other checkers of the run have theirs."""
+
+    def running() -> dict[int, psutil.Process]:
+        children = psutil.Process().children(recursive=True)
+        return {child.pid: child for child in children if str(WORKER) in child.cmdline()}
+
+    before = running()
+    return lambda: [child for pid, child in running().items() if pid not in before]
 
 
 def test_a_formula_that_computes_for_ever_ends_as_timed_out_and_the_next_is_judged():
@@ -63,14 +69,14 @@ def test_a_closed_checker_leaves_no_process_and_starts_again_when_asked():
     checker.close()
 
 
-def test_closing_ends_the_processes():
+def test_closing_ends_the_processes(workers):
     with AnswerChecker(num_workers=2) as checker:
         assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
         assert len(workers()) == 1
     assert workers() == []
 
 
-def test_a_worker_that_was_killed_costs_one_pair_at_most(checker):
+def test_a_worker_that_was_killed_costs_one_pair_at_most(checker, workers):
     assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
     for worker in workers():
         worker.kill()
@@ -85,7 +91,7 @@ def test_memory_is_bounded(checker):
     assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
 
 
-def test_secrets_of_the_environment_stay_here(checker, monkeypatch):
+def test_secrets_of_the_environment_stay_here(checker, workers, monkeypatch):
     monkeypatch.setenv("LORID_API_KEY", "a-secret")
     assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
     (worker,) = workers()
