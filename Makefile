@@ -48,9 +48,11 @@ fmt: $(STAMP)  ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## the demo by stage and peak memory, the store beside its peers; into benchmarks/results/
+bench: $(STAMP)  ## every benchmark, into benchmarks/results/
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/checker.py
+	$(BIN)/python benchmarks/replay.py
 
 models: $(STAMP)  ## make the demo's models again from nothing (25 minutes)
 	$(BIN)/python -m lorid.training.pretrain --out lorid/demo/models

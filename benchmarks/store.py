@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,13 +26,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
+from result_file import write_result
 
 from lorid.artifacts.records import Record, fetch, publish
 from lorid.artifacts.store import ArtifactStore, open_store
@@ -41,7 +38,6 @@ from lorid.artifacts.store import ArtifactStore, open_store
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ceph_server import ACCESS_KEY, SECRET_KEY, ceph_gateway
 
-RESULTS = Path(__file__).parent / "results"
 MIB = 1024**2
 LOADS = {
     "300 files of 20 kB": [20_000] * 300,
@@ -237,26 +233,13 @@ def main() -> None:
     with served():
         boto3.client("s3").create_bucket(Bucket="bench-records")
         rates = record_rates(open_store("s3://bench-records/x"))
-    result = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": f"python benchmarks/store.py --runs {args.runs}",
-        "machine": {
-            "cores": psutil.cpu_count(logical=False),
-            "processors": psutil.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 1024**3, 1),
-            "architecture": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "versions": {
-            "boto3": version("boto3"),
-            **{name: peer_version(python, name) for name, python in peers.items()},
-        },
-        "transfers": loads,
-        "records": rates,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"store-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(
+        "store",
+        {"transfers": loads, "records": rates},
+        command=f"python benchmarks/store.py --runs {args.runs}",
+        packages=("boto3",),
+        versions={name: peer_version(python, name) for name, python in peers.items()},
+    )
     for title, figures in loads.items():
         print(title, figures["lorid_over_the_faster_peer"])
     print(rates)
