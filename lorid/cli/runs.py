@@ -12,6 +12,7 @@ from rich.table import Table
 from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
 from lorid.errors import DataError
 
+ADDRESS_WIDTH = 36
 runs_app = typer.Typer(help="Records of runs in a store.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
 
@@ -32,10 +33,15 @@ def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     if not records:
         typer.echo(f"{store} holds no artifacts", err=True)
         return
-    table = Table("artifact", "made", "seconds", "details", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    # Addresses are for copying: they stay whole however narrow the terminal is.
+    table.add_column("artifact", no_wrap=True, overflow="ignore", min_width=ADDRESS_WIDTH)
+    table.add_column("made", no_wrap=True)
+    table.add_column("seconds", no_wrap=True)
+    table.add_column("details")
     for record in records:
         details = ", ".join(f"{k}={v}" for k, v in record.details.items() if not _is_nested(v))
-        table.add_row(record.address, record.created_at, f"{record.seconds:.0f}", details)
+        table.add_row(record.address, record.created_at[:16], f"{record.seconds:.0f}", details)
     Console().print(table)
 
 
