@@ -1,6 +1,7 @@
 """`ray job submit` of jobs/distill.py to a real local cluster, token authentication on.
 
-What the job made is then deployed on that cluster by `serve deploy`, and asked over HTTP.
+The job's store is a bucket, as on any cluster of several nodes. What it made is then deployed from
+there on that cluster by `serve deploy`, and asked over HTTP.
 """
 
 import os
@@ -16,18 +17,21 @@ import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
 from small import free_port, small_config_text
 
-from lorid.artifacts.records import list_records
+from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.client import Client
 
-pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.s3, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
 @pytest.fixture
-def head(tmp_path, monkeypatch):
-    """A head node of its own, on free ports; `ray start --block` ends with its children."""
+def head(s3_bucket, tmp_path, monkeypatch):
+    """A head node of its own, on free ports; `ray start --block` ends with its children.
+
+    Its processes get the bucket's server and keys from the environment, so the bucket comes first.
+    """
     port, dashboard = free_port(), free_port()
     # Not below tmp_path: the paths of Ray's sockets must stay short.
     folder = tempfile.mkdtemp(prefix="lorid-ray-")
@@ -92,11 +96,14 @@ def deploy(config: Path, *, address: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(head, tmp_path):
+def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
+    head, s3_bucket, tmp_path
+):
+    store = f"s3://{s3_bucket}/lorid"
     working_dir = tmp_path / "project"
     for folder in ("jobs", "lorid"):
         shutil.copytree(ROOT / folder, working_dir / folder)
-    (working_dir / "run.yaml").write_text(small_config_text(store=tmp_path / "store", name="job"))
+    (working_dir / "run.yaml").write_text(small_config_text(store=store, name="job"))
     client = connect(head)
     python = sys.executable
 
@@ -104,12 +111,17 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(hea
     assert info.status == JobStatus.SUCCEEDED, log[-3000:]
     assert info.driver_exit_code == 0
     assert "mutual feedback" in log
-    kinds = {record.kind for record in list_records(open_store(str(tmp_path / "store")))}
+    records = list_records(open_store(store))
+    kinds = {record.kind for record in records}
     assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}
+    for record in records:
+        fetch(open_store(store), record, into=tmp_path / record.address)
+    (report,) = tmp_path.glob("report/*/*/report.html")
+    assert report.stat().st_size > 1000
 
     sections = yaml.safe_load((ROOT / "serve" / "config.yaml").read_text())
     sections["http_options"]["port"] = port = free_port()
-    sections["applications"][0]["args"] = {"run": f"{tmp_path / 'store'}#job"}
+    sections["applications"][0]["args"] = {"run": f"{store}#job"}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(sections))
     deploy(tmp_path / "serve.yaml", address=head)
     with Client(f"http://127.0.0.1:{port}") as endpoint:
