@@ -212,7 +212,13 @@ def solving(engine, *, rule, width, agreed_at_once=False):
             return Sampled(text="--> 7 END")
         seed = generation_seed(1, question=QUESTION, ask=one)
         completion = await engine.generate(
-            GenerationRequest(question=QUESTION, role=one.role, knowledge=one.knowledge, seed=seed)
+            GenerationRequest(
+                question=QUESTION,
+                role=one.role,
+                triple="first",
+                knowledge=one.knowledge,
+                seed=seed,
+            )
         )
         return Sampled(text=completion.text, num_tokens=completion.num_tokens)
 
