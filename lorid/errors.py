@@ -8,10 +8,10 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   ├── ArtifactDrifted    content differs from what its record says, or a name is taken
 │   └── RunTaken           another driver holds the run's name
 ├── EngineError            text generation failed
-│   ├── EngineTimeout      no answer in time
 │   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
 │       └── AdapterIdle    an adapter is loaded and answers like the base
+├── CheckerError           answers cannot be compared on this machine
 ├── TeacherError           the teacher could not be used
 ├── TrainingError          one or more roles were not trained
 ├── ServeError             the endpoint could not be started, reached or used
@@ -61,10 +61,6 @@ class EngineError(LoridError):
     """Text generation failed."""
 
 
-class EngineTimeout(EngineError):
-    """The engine did not answer in time."""
-
-
 class PromptTooLong(EngineError):
     """A prompt has more tokens than the engine takes; the question is at fault."""
 
@@ -79,6 +75,10 @@ class AdapterMismatch(EngineError):
 
 class AdapterIdle(AdapterMismatch):
     """An adapter answers like the base: it does nothing."""
+
+
+class CheckerError(LoridError):
+    """Answers cannot be compared: a worker of the checker does not start."""
 
 
 class TeacherError(LoridError):

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
+from lorid.errors import CheckerError
 from lorid.method.formulas import is_bounded
 
 WORKER = Path(__file__).with_name("symbolic_worker.py")
@@ -81,7 +82,11 @@ class SymbolicPool:
         _end_all(self._all)
 
     def compare(self, question: SymbolicQuestion) -> SymbolicAnswer:
-        """Ask a worker; one that dies or is late is replaced, and the pair is not equal."""
+        """Ask a worker; one that dies or is late is replaced, and the pair is not equal.
+
+        Raises:
+            CheckerError: no worker can start.
+        """
         if not (is_bounded(question.a) and is_bounded(question.b)):
             return SymbolicAnswer(equal=False, reason="different as text, too large to compute")
         request = {"kind": question.kind, "a": question.a, "b": question.b}
@@ -146,6 +151,12 @@ class _Worker:
         self._received = b""
         try:
             self._read_line(START_TIMEOUT_S)
+        except TimeoutError as error:
+            self.end()
+            raise CheckerError(
+                "the answer checker's worker does not start; see why with: "
+                f"{sys.executable} -c 'import math_verify, sympy', then install the lock again"
+            ) from error
         except BaseException:
             self.end()
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lorid.errors import CheckerError
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.symbolic import WORKER
 
@@ -82,6 +83,15 @@ def test_a_worker_that_was_killed_costs_one_pair_at_most(checker, workers):
         worker.kill()
         worker.wait()
     assert checker.equal(r"\sqrt{12}", r"2\sqrt{3}")
+
+
+def test_a_worker_that_cannot_start_is_one_line_with_the_fix(checker, monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("raise ImportError('no computer algebra here')")
+    monkeypatch.setattr("lorid.method.symbolic.WORKER", tmp_path / "broken.py")
+    with pytest.raises(CheckerError, match=r"does not start; see why with: .*import math_verify"):
+        checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
+    monkeypatch.undo()
+    assert checker.equal(r"\sqrt{8}", r"2\sqrt{2}")
 
 
 def test_memory_is_bounded(checker):
