@@ -83,8 +83,14 @@ def ceph_gateway(root: Path) -> Iterator[str]:
     environment = {**os.environ, "CEPH_CONF": str(config)}
     processes: list[subprocess.Popen[bytes]] = []
 
-    def run(*command: str) -> None:
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    def run(*command: str, num_tries: int = 1) -> None:
+        for left in reversed(range(num_tries)):
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+            if done.returncode == 0:
+                return
+            if not left:
+                raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode()[-500:]}")
+            time.sleep(1)
 
     def start(*command: str) -> subprocess.Popen[bytes]:
         with (root / f"{command[0]}.out").open("ab") as log:
@@ -99,7 +105,8 @@ def ceph_gateway(root: Path) -> Iterator[str]:
         run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap)
         start("ceph-mon", "-i", "a", "-f")
         run("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", osd_uuid)
-        run("ceph", "osd", "new", osd_uuid)
+        # The monitor may not listen yet.
+        run("ceph", "osd", "new", osd_uuid, num_tries=5)
         # An OSD that asks before it has the monitor's map ends at once: it is started again.
         for _ in range(5):
             osd = start("ceph-osd", "-i", "0", "-f")

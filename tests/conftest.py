@@ -8,7 +8,13 @@ from ceph_server import ACCESS_KEY, SECRET_KEY, ceph_gateway, is_installed
 from hypothesis import HealthCheck, settings
 
 # No timed assertions: a busy machine is not a wrong one.
-settings.register_profile("lorid", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "lorid",
+    deadline=None,
+    # More of them find more: LORID_EXAMPLES=1000 for a long look.
+    max_examples=int(os.environ.get("LORID_EXAMPLES", "50")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("lorid")
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -28,7 +29,7 @@ FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 @pytest.fixture
 def head(s3_bucket, tmp_path, monkeypatch):
-    """A head node of its own, on free ports; `ray start --block` ends with its children.
+    """A head node of its own, on free ports; it ends with its children.
 
     Its processes get the bucket's server and keys from the environment, so the bucket comes first.
     """
@@ -51,7 +52,9 @@ def head(s3_bucket, tmp_path, monkeypatch):
     try:
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        process.terminate()
+        # At once: asked politely, Ray lets the endpoint drain first.
+        for member in (*psutil.Process(process.pid).children(recursive=True), process):
+            member.kill()
         process.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
