@@ -43,6 +43,7 @@ def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
         **teacher_inputs(config),
         "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
         "teacher.max_asks": config.teacher.max_asks,
+        "teacher.explain_rejects": config.teacher.explain_rejects,
         "teacher.retry_rejects": config.teacher.retry_rejects,
         "seed": config.seed,
     }
@@ -59,7 +60,7 @@ def teacher_inputs(config: RunConfig) -> dict[str, Any]:
             "teacher.guided": teacher.guided,
         }
     assert teacher.api is not None
-    drawn = {"model", "response_format", "extra"}
+    drawn = {"model", "response_format", "omit", "extra"}
     return {**_flat("teacher.api", teacher.api.model_dump(mode="json", include=drawn)), **sampling}
 
 
