@@ -156,7 +156,8 @@ async def test_a_key_that_is_refused_stands_in_no_message(server, tmp_path):
         ("empty list", "no rules"),
         ("refusal", "refused by the teacher"),
         ("length", "cut off at the token limit"),
-        ("empty answer", "an empty answer"),
+        ("wrong keys", "not a list of strings"),
+        ("content filter", "refused by the teacher"),
     ],
 )
 async def test_unusable_text_is_asked_for_again_then_set_aside(server, tmp_path, fault, reason):
