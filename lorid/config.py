@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from lorid.errors import ConfigError
+from lorid.method.gate import GateLimits
 from lorid.method.roles import Role
 from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
 from lorid.method.templates import FAMILIES
@@ -107,6 +108,32 @@ class EngineConfig(Section):
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
 
 
+class GateConfig(Section):
+    """The quality gate for knowledge; what each threshold refuses is told in docs/teach.md.
+
+    `copied_words`: as many words in a row from the question are a copied phrase, 0 looks for none.
+    """
+
+    min_rules: Annotated[int, Field(ge=1, le=50)] = 2
+    max_rules: Annotated[int, Field(ge=1, le=50)] = 5
+    min_rule_words: Annotated[int, Field(ge=1, le=100)] = 3
+    max_rule_chars: Annotated[int, Field(ge=10, le=4000)] = 400
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.9
+    copied_words: Annotated[int, Field(ge=0, le=100)] = 6
+    check_steps: bool = False
+
+    @field_validator("max_rules")
+    @classmethod
+    def _not_below(cls, max_rules: int, info: ValidationInfo) -> int:
+        if max_rules < info.data.get("min_rules", max_rules):
+            raise ValueError("must not be below min_rules")
+        return max_rules
+
+    def limits(self) -> GateLimits:
+        """The thresholds for `lorid.method.gate`."""
+        return GateLimits(**self.model_dump())
+
+
 class TeacherConfig(Section):
     """The LLM that writes knowledge, its sampling and its engine."""
 
@@ -115,6 +142,7 @@ class TeacherConfig(Section):
         temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=512
     )
     template: str | None = None
+    gate: GateConfig = GateConfig()
     engine: EngineConfig = EngineConfig()
     num_engines: Annotated[int, Field(ge=1)] = 1
     batch_rows: Annotated[int, Field(ge=1)] = 64

@@ -101,20 +101,22 @@ class TeacherEngine:
     async def _ask(self, row: dict[str, str]) -> dict[str, Any]:
         problem = Problem.from_row(row)
         turn = teacher_prompt(problem, template=self.template)
-        parsed, num_tokens, tries = ParsedKnowledge(rejected_because="not asked"), 0, 0
+        parsed, num_tokens, tries = ParsedKnowledge.refused("not-asked", ""), 0, 0
         for tries in range(1, NUM_TRIES + 1):
             try:
                 completion = await self.engine.complete(turn, seed=self.config.seed + tries - 1)
             except EngineError as error:
                 # A dead engine fails the stage; a row that a live one refuses is set aside.
                 await self.engine.check()
-                parsed = ParsedKnowledge(rejected_because=f"refused by the engine: {error}")
+                parsed = ParsedKnowledge.refused("refused-by-engine", str(error))
                 break
             num_tokens += completion.num_tokens
             if completion.finish_reason == "length":
-                parsed = ParsedKnowledge(rejected_because="cut off at the token limit")
+                parsed = ParsedKnowledge.refused("cut-off", "at the token limit")
             else:
-                parsed = parse_knowledge(completion.text, problem=problem)
+                parsed = parse_knowledge(
+                    completion.text, problem=problem, limits=self.config.teacher.gate.limits()
+                )
             if parsed.rejected_because is None:
                 break
         return {
