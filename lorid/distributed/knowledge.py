@@ -80,7 +80,7 @@ class TeacherEngine:
         self.loop = asyncio.new_event_loop()
         teacher = self.config.teacher
         self.engine = VllmEngine(
-            student=teacher.model,
+            student=teacher.vllm_model,
             sampling=teacher.sampling,
             engine=teacher.engine,
             seed=self.config.seed,
