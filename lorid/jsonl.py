@@ -112,7 +112,8 @@ def _decoded(data: bytes, *, path: Path, offset: int) -> str:
         return data.decode("utf-8" if offset else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"cannot read {path}: byte {offset + error.start} is not UTF-8; convert the file to UTF-8"
+            f"cannot read {path}: byte {offset + error.start} is not UTF-8; "
+            "convert the file to UTF-8"
         ) from error
 
 

@@ -57,7 +57,7 @@ def test_a_row_that_is_no_augmentation_is_refused_by_name(row):
 
 
 def test_the_teacher_sees_the_gold_source_once():
-    rows = [augmented_problem(value) for _, value in read_lines(ROWS)][:3]
+    rows = [augmented_problem(value) for _, value in list(read_lines(ROWS))[:3]]
     (group,) = group_by_source(rows, sources=[SHELLS])
     assert (group.source, group.num_problems) == (SHELLS, 3)
     assert group.source_id == source_key(SHELLS.question)
