@@ -107,6 +107,7 @@ class TeacherConfig(Section):
     same requests through that server's batch API. `max_asks` is how often unusable text is asked
     for, each time differently, before the problem is set aside. `retry_rejects` gives what was set
     aside so many times `max_asks` more. `guided` makes vLLM's text follow the answer's JSON shape.
+    `explain_rejects` adds to a new ask what was wrong with the last.
     `max_cost` needs `prices` and is in their currency.
     """
 
@@ -120,6 +121,7 @@ class TeacherConfig(Section):
     template: str | None = None
     gate: GateConfig = GateConfig()
     guided: bool = True
+    explain_rejects: bool = True
     engine: EngineConfig = EngineConfig()
     num_engines: Annotated[int, Field(ge=1)] = 1
     max_engines: Annotated[int, Field(ge=1)] | None = None

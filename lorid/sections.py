@@ -36,7 +36,8 @@ class ApiConfig(Section):
     The limits are those of the whole cluster, whatever the number of `num_workers`. `max_tries` is
     how often one request is sent when the server fails; `give_up_after_s` is how long nothing at
     all may succeed before the stage stops. `hedge_after_s` sends a slow request a second time.
-    `extra` holds further options of the request's body, such as `reasoning_effort`.
+    `extra` holds further options of the request's body, such as `reasoning_effort`; `omit` names
+    those that the model does not take.
     """
 
     model: Annotated[str, Field(min_length=1)]
@@ -56,7 +57,8 @@ class ApiConfig(Section):
     hedge_after_s: Annotated[float, Field(gt=0)] | None = None
     response_format: Literal["json_object", "json_schema", "text"] = "json_object"
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    extra: dict[str, Option] = {}
+    omit: tuple[Literal["temperature", "top_p", "seed", "response_format"], ...] = ()
+    extra: dict[str, Option] = Field(default_factory=dict[str, Option])
 
     @field_validator("base_url")
     @classmethod

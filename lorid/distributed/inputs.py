@@ -50,6 +50,7 @@ def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
         "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
         **_flat("teacher.gate", config.teacher.gate.model_dump(mode="json")),
         "teacher.max_asks": config.teacher.max_asks,
+        "teacher.explain_rejects": config.teacher.explain_rejects,
         "teacher.retry_rejects": config.teacher.retry_rejects,
         "seed": config.seed,
     }
@@ -66,7 +67,7 @@ def teacher_inputs(config: RunConfig) -> dict[str, Any]:
             "teacher.guided": teacher.guided,
         }
     assert teacher.api is not None
-    drawn = {"model", "response_format", "extra"}
+    drawn = {"model", "response_format", "omit", "extra"}
     return {**_flat("teacher.api", teacher.api.model_dump(mode="json", include=drawn)), **sampling}
 
 
