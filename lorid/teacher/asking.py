@@ -42,18 +42,22 @@ class Manner:
     temperature: float
     seed: int
     max_asks: int
-    gate: GateLimits = GateLimits()
+    gate: GateLimits | None = None
     explains: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Rules, or why there are none, and what it took: asks, and tokens written in all of them."""
+    """Rules, or why there are none, and what it took: asks, and tokens written in all of them.
+
+    `caught` names what was wrong with each answer that was refused, every fault of it.
+    """
 
     rules: tuple[str, ...]
     reason: str | None
     num_asks: int
     num_tokens: int
+    caught: tuple[str, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Plain values, for Arrow."""
@@ -62,6 +66,7 @@ class Outcome:
             "reason": self.reason,
             "num_asks": self.num_asks,
             "num_tokens": self.num_tokens,
+            "caught": list(self.caught),
         }
 
 
@@ -77,6 +82,7 @@ async def ask_problem(
         LoridError: the stage stops.
     """
     judged, num_tokens, ask = ParsedKnowledge.refused("not-asked", ""), 0, 0
+    caught: list[str] = []
     for ask in range(1, manner.max_asks + 1):
         request = request_for(problem, manner=manner, ask=ask, reason=judged.rejected_because)
         try:
@@ -87,10 +93,15 @@ async def ask_problem(
             break
         num_tokens += stored.reply.usage.output_tokens
         judged = judge(stored.reply, problem=problem, gate=manner.gate)
+        caught += [fault.name for fault in judged.faults]
         if judged.rejected_because is None:
             break
     return Outcome(
-        rules=judged.rules, reason=judged.rejected_because, num_asks=ask, num_tokens=num_tokens
+        rules=judged.rules,
+        reason=judged.rejected_because,
+        num_asks=ask,
+        num_tokens=num_tokens,
+        caught=tuple(caught),
     )
 
 
@@ -110,7 +121,7 @@ def request_for(
     )
 
 
-def judge(reply: Reply, *, problem: Problem, gate: GateLimits) -> ParsedKnowledge:
+def judge(reply: Reply, *, problem: Problem, gate: GateLimits | None) -> ParsedKnowledge:
     """Rules from a reply, or why it cannot be used."""
     if reply.finish_reason == "refusal":
         return ParsedKnowledge.refused(REFUSED, "by the teacher")
