@@ -57,10 +57,11 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What the log says about a request."""
+    """What the log says about a request; `body` is a hash of all that was asked."""
 
     number: int
     question: str
+    body: str
     model: str
     fault: str | None = None
 
