@@ -32,16 +32,36 @@ def data_inputs(config: RunConfig) -> dict[str, Any]:
 
 
 def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the knowledge: the problems, the teacher, its prompt and its sampling."""
+    """Inputs of the knowledge: the problems, the teacher, its prompt and its sampling.
+
+    Where an API lives, what it allows and what it costs are not inputs.
+    """
     from lorid.distributed.knowledge import read_template
 
     return {
         **data_inputs(config),
-        **_model_inputs("teacher", config.teacher.model),
-        **_flat("teacher.sampling", config.teacher.sampling.model_dump(mode="json")),
+        **teacher_inputs(config),
         "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
+        "teacher.max_asks": config.teacher.max_asks,
+        "teacher.explain_rejects": config.teacher.explain_rejects,
+        "teacher.retry_rejects": config.teacher.retry_rejects,
         "seed": config.seed,
     }
+
+
+def teacher_inputs(config: RunConfig) -> dict[str, Any]:
+    """Who the teacher is and how its text is drawn; also what the ledger knows a request by."""
+    teacher = config.teacher
+    sampling = _flat("teacher.sampling", teacher.sampling.model_dump(mode="json"))
+    if teacher.kind == "vllm":
+        return {
+            **_model_inputs("teacher", teacher.vllm_model),
+            **sampling,
+            "teacher.guided": teacher.guided,
+        }
+    assert teacher.api is not None
+    drawn = {"model", "response_format", "omit", "extra"}
+    return {**_flat("teacher.api", teacher.api.model_dump(mode="json", include=drawn)), **sampling}
 
 
 def adapter_inputs(config: RunConfig, role: Role) -> dict[str, Any]:

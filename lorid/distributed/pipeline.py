@@ -109,13 +109,14 @@ def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
     """Resolve local paths, since workers start in other folders, and open the store."""
     store = open_store(config.store)
     teacher = config.teacher
+    if teacher.kind == "vllm":
+        found = _found(teacher.vllm_model, field="teacher.model")
+        teacher = teacher.model_copy(update={"model": found})
     resolved = config.model_copy(
         update={
             "store": store.uri,
             "student": _found(config.student, field="student"),
-            "teacher": teacher.model_copy(
-                update={"model": _found(teacher.model, field="teacher.model")}
-            ),
+            "teacher": teacher,
         }
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
