@@ -166,7 +166,10 @@ class Connection(asyncio.Protocol):
             return self.send(int(fault[:3]), HTML, kind="text/html", ticket=ticket)
         if fault == "200 error":
             return self.send(200, _error(500)[1], ticket=ticket)
-        body = _json(completion(request, fault=fault, number=ticket.number))
+        content = completion(request, fault=fault, number=ticket.number)
+        if self.state.settings.numbered_models:
+            content["model"] += f"-{ticket.number}"
+        body = _json(content)
         if fault == "bad body":
             body = body[: len(body) // 2]
         if fault == "hang":
