@@ -1,15 +1,15 @@
 """The API teacher against what is possible, and beside its peers, on one local server.
 
-    python benchmarks/teacher.py [--rows 2000] [--runs 3] [--curator-python PATH]
+    python benchmarks/teacher.py [--rows 960] [--runs 1] [--load in-flight] [--curator-python PATH]
 
-Two loads. `in flight`: 64 requests may be under way and each takes 0.5 s, so Little's limit is 64
-over the mean latency that the server saw. `rate`: the server refuses more than 3,000 requests a
+Two loads. `in-flight`: 64 requests may be under way and each takes 2 s, so Little's limit is 64
+over the mean latency that the server saw. `rate`: the server refuses more than 1,200 requests a
 minute. The server's own log is the clock for everybody, from the first request that it received to
 the last answer that it sent, so nobody's start-up counts; `seconds_in_all` is the whole command.
 lorid runs as its users run it (jobs/generate_knowledge.py, Ray, the ledger on). Peers that cannot
 reach the limit get fewer rows. Texts of all are compared with each other and with what is right.
 Curator wants an environment of its own; without `--curator-python` it is left out, and said so.
-Writes `benchmarks/results/teacher-DATE.json`.
+Writes `benchmarks/results/teacher-LOAD-DATE.json`.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from lorid.method.problems import Problem, read_problems
 from lorid.teacher.ledger import Ledger, Stored
 
 IN_FLIGHT = 64
-LATENCY_S = 0.5
-PER_MINUTE = 3000
+LATENCY_S = 2.0
+PER_MINUTE = 1200
 PEERS = Path(__file__).with_name("teacher_peers.py")
 Load = dict[str, Any]
 LOADS: dict[str, Load] = {
-    "in flight": {"latency_s": LATENCY_S, "per_minute": None},
-    "rate": {"latency_s": 0.2, "per_minute": PER_MINUTE},
+    "in-flight": {"latency_s": LATENCY_S, "per_minute": None},
+    "rate": {"latency_s": 1.0, "per_minute": PER_MINUTE},
 }
 
 
@@ -75,7 +75,8 @@ def measure(server: Server, work: Callable[[], dict[str, list[str]]]) -> dict[st
 def run_lorid(server: Server, folder: Path, problems: Sequence[Problem], load: Load) -> Any:
     """The stage as users run it, with a store of its own."""
     rows = [{"question": p.question, "answer": f"{p.rationale}\n#### {p.answer}"} for p in problems]
-    for name, some in (("train", rows), ("test", rows[:1])):
+    test = [{"question": "A farm has one pear. How many pears has it?", "answer": "#### 1"}]
+    for name, some in (("train", rows), ("test", test)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     api = {"max_in_flight": IN_FLIGHT, "requests_per_minute": load["per_minute"]}
     write_config(folder, server, api=api)
@@ -221,8 +222,9 @@ def read(file: Path | None, *, num: int) -> list[Problem]:
 def main() -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(description="Measure the API teacher beside its peers.")
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=960)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--load", choices=LOADS, help="one of them; both without it")
     parser.add_argument("--problems", type=Path, help="a GSM8K file; made-up ones without it")
     parser.add_argument("--curator-python", help="interpreter of an environment with curator")
     args = parser.parse_args()
@@ -230,21 +232,19 @@ def main() -> None:
     if curator is None:
         print("curator is left out: no --curator-python")
     problems = read(args.problems, num=args.rows)
-    figures = {
-        name: compare(load, problems, runs=args.runs, curator=curator)
-        for name, load in LOADS.items()
-    }
     versions = {"curator": package_version(curator, "bespokelabs-curator")} if curator else {}
-    write_result(
-        "teacher",
-        {"in_flight": IN_FLIGHT, "loads": LOADS, **figures},
-        command=f"python benchmarks/teacher.py --rows {len(problems)} --runs {args.runs}",
-        packages=("openai", "ray"),
-        versions=versions,
-    )
-    for load, contenders in figures.items():
-        for name, result in contenders.items():
-            print(f"{load}: {name}: {result['median_rows_per_s']} rows/s, "
+    for name in [args.load] if args.load else LOADS:
+        contenders = compare(LOADS[name], problems, runs=args.runs, curator=curator)
+        write_result(
+            f"teacher-{name}",
+            {"in_flight": IN_FLIGHT, "load": LOADS[name], "contenders": contenders},
+            command=f"python benchmarks/teacher.py --load {name} --rows {len(problems)} "
+            f"--runs {args.runs}",
+            packages=("openai", "ray"),
+            versions=versions,
+        )
+        for contender, result in contenders.items():
+            print(f"{name}: {contender}: {result['median_rows_per_s']} rows/s, "
                   f"{result['share_of_the_limit']} of the limit")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,10 @@ def write_problems(folder: Path, *, num: int) -> None:
             "How many crates were there?",
             "answer": f"There were {number + 20}+7 = {number + 27} crates.\n#### {number + 27}",
         }
-        for number in range(num)
+        for number in range(num + 1)
     ]
-    for name, some in (("train", rows), ("test", rows[:1])):
+    # A question of both splits would be taken from the training.
+    for name, some in (("train", rows[:num]), ("test", rows[num:])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
 
 
@@ -193,3 +194,16 @@ def assert_own_knowledge(kept: Mapping[str, list[str]], *, model: str) -> None:
     """Every question has the rules that this model gives for it, and no other's."""
     wrong = {q: rules for q, rules in kept.items() if rules != rules_for(q, model=model)}
     assert not wrong, list(wrong.items())[:2]
+
+
+def assert_nothing_durable_was_asked_again(
+    log: Sequence[Mapping[str, Any]], responses: Sequence[Stored]
+) -> None:
+    """The newest request of a kind is the durable one, if any of them is."""
+    received = [entry for entry in log if entry["event"] == "received"]
+    newest = {entry["body"]: entry["number"] for entry in received}
+    body_of = {entry["number"]: entry["body"] for entry in received}
+    durable = [number_of(stored) for stored in responses]
+    assert len(set(durable)) == len(durable)
+    again = [number for number in durable if newest[body_of[number]] != number]
+    assert not again, f"{len(again)} of {len(durable)} were asked for again"
