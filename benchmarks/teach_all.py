@@ -100,8 +100,8 @@ def main() -> None:
         "teach-all",
         {
             "in_flight": MAX_IN_FLIGHT, "latency": LATENCY, "share_of_faults": FAULTS,
-            "share_of_questions_never_answered": STUBBORN, "responses_in_the_ledger": len(responses),
-            "first_run": first, "second_run": again,
+            "share_of_questions_never_answered": STUBBORN,
+            "responses_in_the_ledger": len(responses), "first_run": first, "second_run": again,
         },
         command=f"python benchmarks/teach_all.py --problems {args.problems.name}",
         packages=("openai", "ray"),
