@@ -52,13 +52,14 @@ class Pool:
     slots_each: int
     limits: Limits
     permit_s: float
+    rows_per_slot: int = 3
 
     def batches_each(self, batch_rows: int) -> int:
         """Batches at once for each worker: rows for all slots, and twice that many in waiting.
 
         A batch ends with its slowest row; the others must fill the slots meanwhile.
         """
-        return max(2, -(-3 * self.slots_each // batch_rows))
+        return max(2, -(-self.rows_per_slot * self.slots_each // batch_rows))
 
 
 def pool_of(teacher: TeacherConfig) -> Pool:
@@ -76,10 +77,15 @@ def pool_of(teacher: TeacherConfig) -> Pool:
     assert teacher.api is not None
     api = teacher.api
     if teacher.kind == "batch":
-        num = teacher.batch.max_requests
-        limits = Limits(max_in_flight=num)
+        # A second batch fills while the first is worked off.
+        slots = 2 * teacher.batch.max_requests
         return Pool(
-            min_workers=1, max_workers=1, slots_each=num, limits=limits, permit_s=BATCH_PERMIT_S
+            min_workers=1,
+            max_workers=1,
+            slots_each=slots,
+            limits=Limits(max_in_flight=slots),
+            permit_s=BATCH_PERMIT_S,
+            rows_per_slot=1,
         )
     workers = min(api.num_workers, api.max_in_flight)
     return Pool(
@@ -216,6 +222,11 @@ def make_teacher(config: RunConfig, *, key: SecretStr) -> Teacher:
     from lorid.teacher.api import ApiTeacher
 
     assert teacher.api is not None
+    if teacher.kind == "batch":
+        from lorid.teacher.batch import BatchTeacher, Journal
+
+        journal = Journal(open_store(config.store), name=config.name)
+        return BatchTeacher(teacher, key=key, identity=teacher_inputs(config), journal=journal)
     return ApiTeacher(teacher.api, sampling=teacher.sampling, key=key)
 
 

@@ -23,6 +23,7 @@ from lorid.teacher.failures import Failed, Failure, delay_s
 from lorid.teacher.ledger import Stored
 
 CHARS_PER_TOKEN = 4
+MAX_AT_ONCE = 1000
 THROTTLED_TRIES = 4
 """A 429 is the server's pace, not a fault: it counts a quarter of a try."""
 T = TypeVar("T")
@@ -173,7 +174,8 @@ class Window:
             await self.free.wait_for(
                 lambda: self.stopped or (self.num_slots and self.num_permits <= self._stock() // 2)
             )
-            return self._stock() - self.num_permits + max(0, self.num_slots - self.num_busy)
+            room = self._stock() - self.num_permits + max(0, self.num_slots - self.num_busy)
+            return min(room, MAX_AT_ONCE)
 
     def _stock(self) -> int:
         return max(1, self.num_slots // 2)
@@ -202,7 +204,8 @@ class Window:
 
     async def _settle_all(self) -> None:
         while self.unsettled:
-            group, self.unsettled = self.unsettled, []
+            group = self.unsettled[:MAX_AT_ONCE]
+            self.unsettled = self.unsettled[MAX_AT_ONCE:]
             try:
                 answer = await self.desk.settle(self.worker, [stored for stored, _ in group])
             except Exception as error:
