@@ -32,7 +32,7 @@ from lorid.teacher.asking import Manner, ask_problem
 from lorid.teacher.base import Teacher
 from lorid.teacher.desk import Answer, Desk, DeskPolicy, DeskStats, Stop, Wanted
 from lorid.teacher.failures import Failure
-from lorid.teacher.ledger import Ledger, Stored
+from lorid.teacher.ledger import Ledger, Stored, merge_shards
 from lorid.teacher.limiter import Limiter, Limits
 from lorid.teacher.window import Window
 
@@ -169,6 +169,7 @@ def start_desk(config: RunConfig) -> Any:
     Raises:
         ArtifactError: the ledger cannot be read.
     """
+    merge_shards(open_store(config.store), config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(DeskActor)
     desk = actor.options(
@@ -277,6 +278,7 @@ class TeacherWorker:
             policy=policy_of(self.config),
             identity=teacher_inputs(self.config),
             max_tries=api.max_tries if api else 1,
+            hedge_after_s=api.hedge_after_s if api and self.config.teacher.kind == "api" else None,
             num_slots=answer.num_slots,
             stopped=answer.stop,
         )

@@ -152,12 +152,12 @@ async def test_a_key_that_is_refused_stands_in_no_message(server, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("malformed", "no JSON object"),
-        ("empty list", "no rules"),
-        ("refusal", "refused by the teacher"),
-        ("length", "cut off at the token limit"),
-        ("wrong keys", "not a list of strings"),
-        ("content filter", "refused by the teacher"),
+        ("malformed", "not-json"),
+        ("empty list", "no-rules"),
+        ("refusal", "refused: by the teacher"),
+        ("length", "cut-off: at the token limit"),
+        ("wrong keys", "wrong-shape"),
+        ("content filter", "refused: by the teacher"),
     ],
 )
 async def test_unusable_text_is_asked_for_again_then_set_aside(server, tmp_path, fault, reason):
@@ -193,7 +193,7 @@ async def test_one_request_that_always_fails_is_set_aside_and_the_rest_go_on(ser
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     assert 1 <= len(failed) <= 30
     assert all(
-        outcome.reason.startswith("no response: the server answered 500") for outcome in failed
+        outcome.reason.startswith("no-response: the server answered 500") for outcome in failed
     )
 
 
