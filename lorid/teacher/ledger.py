@@ -134,10 +134,10 @@ def shard_keys(store: ArtifactStore, name: str) -> list[str]:
     return [key for key in store.list(folder_of(name)) if key.endswith(".jsonl")]
 
 
-def read_shards(store: ArtifactStore, keys: Sequence[str]) -> Iterator[bytes]:
-    """Every line of these shards, torn ones too."""
+def read_shards(store: ArtifactStore, name: str) -> Iterator[bytes]:
+    """Every line, the older shards' first; torn ones too."""
     with ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool:
-        for content in pool.map(store.read, keys):
+        for content in pool.map(store.read, shard_keys(store, name)):
             yield from (line for line in content.split(b"\n") if line)
 
 
@@ -175,7 +175,7 @@ class Ledger:
             ArtifactError: the store cannot be read.
         """
         ledger = cls(shard=open_shard(store, name))
-        for line in read_shards(store, shard_keys(store, name)):
+        for line in read_shards(store, name):
             try:
                 ledger._know(Stored.from_line(line), line)
             except ValueError:
