@@ -14,35 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from lorid.errors import ConfigError
 from lorid.method.roles import Role
 from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
 from lorid.method.templates import FAMILIES
+from lorid.sections import ApiConfig, BatchConfig, GateConfig, PriceConfig, Section
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 MAX_PROBLEMS = 10_000_000
 Epochs = Annotated[float, Field(gt=0, le=10_000)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and a misspelt field is an error.
-
-    Checks of two fields against each other are made with the later of the two, so that a problem
-    elsewhere does not hide them; hence defaults are validated too.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
-    )
 
 
 class DataConfig(Section):
@@ -50,6 +32,9 @@ class DataConfig(Section):
 
     `source`: "demo" draws from lorid's own generator; "jsonl" reads `train` and `test`, JSONL files
     of GSM8K, MATH or LoRID rows; "hub" loads `hub_id` by `datasets.load_dataset`.
+
+    `augmented`: rows as MetaMathQA has them, from a hub id or a .json or .jsonl file. They are then
+    what is trained on, and the training problems above are their source questions.
     """
 
     source: Literal["demo", "jsonl", "hub"] = "demo"
@@ -57,6 +42,7 @@ class DataConfig(Section):
     test: str | None = None
     hub_id: str = "openai/gsm8k"
     hub_config: str | None = "main"
+    augmented: str | None = None
     num_train: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
     num_test: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
 
@@ -66,6 +52,13 @@ class DataConfig(Section):
         if info.data.get("source") == "jsonl" and not (info.data.get("train") and test):
             raise ValueError("source 'jsonl' needs the paths 'train' and 'test'")
         return test
+
+    @field_validator("augmented")
+    @classmethod
+    def _has_sources(cls, augmented: str | None, info: ValidationInfo) -> str | None:
+        if augmented is not None and info.data.get("source") == "demo":
+            raise ValueError("needs its source questions: source 'hub' or 'jsonl'")
+        return augmented
 
 
 class ModelConfig(Section):
@@ -108,21 +101,71 @@ class EngineConfig(Section):
 
 
 class TeacherConfig(Section):
-    """The LLM that writes knowledge, its sampling and its engine."""
+    """The LLM that writes knowledge: where it runs, how it is drawn, and what it may cost.
 
-    model: ModelConfig
+    `kind`: "vllm" runs `model` on the cluster; "api" asks the server of `api`; "batch" sends the
+    same requests through that server's batch API. `max_asks` is how often unusable text is asked
+    for, each time differently, before the problem is set aside. `retry_rejects` gives what was set
+    aside so many times `max_asks` more. `guided` makes vLLM's text follow the answer's JSON shape.
+    `explain_rejects` adds to a new ask what was wrong with the last.
+    `max_cost` needs `prices` and is in their currency.
+    """
+
+    kind: Literal["vllm", "api", "batch"] = "vllm"
+    model: ModelConfig | None = None
+    api: ApiConfig | None = None
+    batch: BatchConfig = BatchConfig()
     sampling: SamplingConfig = SamplingConfig(
         temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=512
     )
     template: str | None = None
+    gate: GateConfig = GateConfig()
+    guided: bool = True
+    explain_rejects: bool = True
     engine: EngineConfig = EngineConfig()
     num_engines: Annotated[int, Field(ge=1)] = 1
+    max_engines: Annotated[int, Field(ge=1)] | None = None
     batch_rows: Annotated[int, Field(ge=1)] = 64
+    max_asks: Annotated[int, Field(ge=1, le=20)] = 3
+    retry_rejects: Annotated[int, Field(ge=0, le=100)] = 0
+    prices: PriceConfig | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("api")
+    @classmethod
+    def _teacher_named(cls, api: ApiConfig | None, info: ValidationInfo) -> ApiConfig | None:
+        kind = info.data.get("kind")
+        if kind == "vllm" and "model" in info.data and info.data["model"] is None:
+            raise ValueError("teacher.kind 'vllm' needs teacher.model (a folder or a hub id)")
+        if kind in ("api", "batch") and api is None:
+            raise ValueError(f"teacher.kind {kind!r} needs teacher.api, at least its 'model'")
+        return api
 
     @field_validator("engine")
     @classmethod
     def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
         return _with_room(engine, info.data.get("sampling"))
+
+    @property
+    def vllm_model(self) -> ModelConfig:
+        """The model of a teacher that runs on the cluster."""
+        if self.model is None:
+            raise ConfigError("teacher.model: needed when teacher.kind is 'vllm'")
+        return self.model
+
+    @field_validator("max_engines")
+    @classmethod
+    def _at_least_all(cls, most: int | None, info: ValidationInfo) -> int | None:
+        if most is not None and most < info.data.get("num_engines", 1):
+            raise ValueError("must not be below num_engines")
+        return most
+
+    @field_validator("max_cost")
+    @classmethod
+    def _has_prices(cls, max_cost: float | None, info: ValidationInfo) -> float | None:
+        if max_cost is not None and info.data.get("prices") is None:
+            raise ValueError("needs teacher.prices, by which tokens become money")
+        return max_cost
 
 
 class TrainingConfig(Section):
@@ -137,7 +180,7 @@ class TrainingConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     num_epochs: Epochs = 5
-    num_epochs_by_role: dict[Role, Epochs] = {}
+    num_epochs_by_role: dict[Role, Epochs] = Field(default_factory=dict[Role, float])
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048

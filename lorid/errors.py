@@ -13,6 +13,8 @@ LoridError                 base of all; its text is one line: the cause and the 
 │       └── AdapterIdle    an adapter is loaded and answers like the base
 ├── CheckerError           answers cannot be compared on this machine
 ├── TeacherError           the teacher could not be used
+│   ├── TeacherRefused     the server refuses key, model or account: asking again is useless
+│   └── BudgetSpent        the cap on money is reached; what came is kept
 ├── TrainingError          one or more roles were not trained
 ├── ServeError             the endpoint could not be started, reached or used
 └── ResourceError          the cluster or the machine lacks what a stage needs
@@ -83,6 +85,18 @@ class CheckerError(LoridError):
 
 class TeacherError(LoridError):
     """The teacher could not be used."""
+
+
+class TeacherRefused(TeacherError):
+    """The server refuses the key, the model or the account."""
+
+    exit_code = 2
+
+
+class BudgetSpent(TeacherError):
+    """The cap on money is reached; a run with a higher one goes on where this one stopped."""
+
+    exit_code = 3
 
 
 class TrainingError(LoridError):

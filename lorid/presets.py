@@ -39,6 +39,9 @@ def demo() -> RunConfig:
             model=ModelConfig(path=str(DEMO_MODELS / "teacher"), dtype="float32"),
             sampling=SamplingConfig(temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=160),
             engine=engine,
+            # The shipped teacher knows one prompt, and writes JSON by itself.
+            explain_rejects=False,
+            guided=False,
         ),
         training=TrainingConfig(
             rank=32,

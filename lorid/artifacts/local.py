@@ -64,6 +64,30 @@ class LocalStore:
             advance(len(source) if isinstance(source, bytes) else source.stat().st_size)
         return is_written
 
+    def append(self, key: str, content: bytes) -> None:
+        """Add to the end of a key, made if need be; durable after the call.
+
+        A crash may leave the first part of the content. Only a folder can do this: for logs whose
+        readers expect that.
+
+        Raises:
+            ArtifactError: the store cannot be written.
+        """
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
+            with path.open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                _sync_folder(path.parent)
+        except OSError as error:
+            raise ArtifactError(
+                explained_os_error(error, doing=f"append to {key} in the store {self.uri}")
+            ) from error
+
     def list(self, prefix: str) -> list[str]:
         """See `ArtifactStore.list`."""
         return sorted(entry.key for entry in self.entries(prefix))
@@ -145,6 +169,15 @@ class LocalStore:
         if os.path.realpath(path) != os.path.join(os.path.realpath(self.root), key):
             raise ArtifactError(f"key {key!r} leads through a link in the store {self.uri}")
         return path
+
+
+def _sync_folder(folder: Path) -> None:
+    # The name of a new file is durable only when its folder is.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _is_same(source: Path, path: Path) -> bool:

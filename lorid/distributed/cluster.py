@@ -131,7 +131,10 @@ def require_accelerators(config: RunConfig, *, stages: Sequence[str]) -> None:
     if os.environ.get("RAY_ADDRESS"):
         return
     asked = {
-        "knowledge": ("teacher.engine.num_gpus", config.teacher.engine.num_gpus),
+        "knowledge": (
+            "teacher.engine.num_gpus",
+            config.teacher.engine.num_gpus if config.teacher.kind == "vllm" else 0,
+        ),
         "train": ("training.num_gpus", config.training.num_gpus),
         "evaluate": ("engine.num_gpus", config.engine.num_gpus),
     }

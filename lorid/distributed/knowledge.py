@@ -1,36 +1,42 @@
 """The knowledge stage: Ray Data runs the teacher over the training problems.
 
-    problems --> [ Ray Data: TeacherEngine actors, one vLLM engine each ] --> kept | set aside
+    problems --> [ Ray Data: TeacherWorker actors ] --> kept | set aside
+                     | ^  keys, responses        |
+                     v |  permits, slots         v
+                  [ desk actor: ledger, limits, money ]
 
-Each block is one batch of requests that the engine interleaves as it likes. Text that cannot be
-used is asked for once more with another seed, then set aside with its reason; it never fails the
-stage.
+Text that cannot be used is asked for again, differently, then set aside with its reason; it never
+fails the stage. When the stage stops (no money left, the key refused, nothing succeeds) what is in
+flight is awaited and stored, nothing is published, and the next run goes on from the ledger.
 """
 
-import asyncio
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import ray
+from pydantic import SecretStr
 from ray.exceptions import RayError
 
+from lorid import errors
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
 from lorid.distributed.progress import Progress
-from lorid.errors import ConfigError, EngineError, LoridError, TeacherError
-from lorid.method.knowledge import (
-    TEACHER_TEMPLATE,
-    ParsedKnowledge,
-    parse_knowledge,
-    teacher_prompt,
-)
+from lorid.distributed.teaching import API_WORKER_CPUS, TeacherWorker, pool_of, start_desk
+from lorid.errors import ConfigError, TeacherError
+from lorid.method.knowledge import TEACHER_TEMPLATE
 from lorid.method.problems import EnrichedProblem, Problem
+from lorid.teacher.api import NO_KEY, read_key
+from lorid.teacher.desk import DeskStats, Stop
 
-NUM_TRIES = 2
+SECONDS_BETWEEN_STATS = 1.0
+DRAIN_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,9 @@ class KnowledgeResult:
     rejects: list[dict[str, str]]
     num_generated_tokens: int
     num_retried: int
+    stats: DeskStats
+    caught: Mapping[str, int]
+    currency: str | None = None
 
     def details(self) -> dict[str, Any]:
         """Counts for the record."""
@@ -51,7 +60,12 @@ class KnowledgeResult:
             "num_rejected": len(self.rejects),
             "num_retried": self.num_retried,
             "num_generated_tokens": self.num_generated_tokens,
+            "num_responses": self.stats.num_responses,
+            "num_reused": self.stats.num_reused,
+            "spent": round(self.stats.spent, 6),
+            "currency": self.currency,
             "rejected_because": dict(reasons),
+            "caught": dict(self.caught),
         }
 
 
@@ -69,90 +83,31 @@ def read_template(config: RunConfig) -> str:
     return template
 
 
-class TeacherEngine:
-    """One vLLM engine in a Ray Data actor; a batch of rows in, the same rows with texts out."""
-
-    def __init__(self, config_json: str, template: str) -> None:
-        from lorid.engines.vllm import VllmEngine
-
-        self.config = RunConfig.model_validate_json(config_json)
-        self.template = template
-        self.loop = asyncio.new_event_loop()
-        teacher = self.config.teacher
-        self.engine = VllmEngine(
-            student=teacher.model,
-            sampling=teacher.sampling,
-            engine=teacher.engine,
-            seed=self.config.seed,
-        )
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        try:
-            answers = self.loop.run_until_complete(self._ask_all(list(batch["problem"])))
-        except LoridError as error:
-            # Ray Data loses the class of what is raised here: the driver raises it instead.
-            failure = {"failed": type(error).__name__, "message": str(error)}
-            answers = [failure] * len(batch["problem"])
-        return {"problem": batch["problem"], "answer": [json.dumps(answer) for answer in answers]}
-
-    async def _ask_all(self, rows: Sequence[str]) -> list[dict[str, Any]]:
-        return await asyncio.gather(*(self._ask(json.loads(row)) for row in rows))
-
-    async def _ask(self, row: dict[str, str]) -> dict[str, Any]:
-        problem = Problem.from_row(row)
-        turn = teacher_prompt(problem, template=self.template)
-        parsed, num_tokens, tries = ParsedKnowledge(rejected_because="not asked"), 0, 0
-        for tries in range(1, NUM_TRIES + 1):
-            try:
-                completion = await self.engine.complete(turn, seed=self.config.seed + tries - 1)
-            except EngineError as error:
-                # A dead engine fails the stage; a row that a live one refuses is set aside.
-                await self.engine.check()
-                parsed = ParsedKnowledge(rejected_because=f"refused by the engine: {error}")
-                break
-            num_tokens += completion.num_tokens
-            if completion.finish_reason == "length":
-                parsed = ParsedKnowledge(rejected_because="cut off at the token limit")
-            else:
-                parsed = parse_knowledge(completion.text, problem=problem)
-            if parsed.rejected_because is None:
-                break
-        return {
-            "rules": list(parsed.rules),
-            "reason": parsed.rejected_because,
-            "num_tokens": num_tokens,
-            "num_tries": tries,
-        }
-
-
 def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> KnowledgeResult:
     """Knowledge for every problem, by the configured teacher on the cluster.
 
     Raises:
-        ConfigError: the teacher cannot be loaded.
-        TeacherError: the engine died, or not one problem got usable knowledge.
+        ConfigError: the teacher cannot be loaded, or its key is missing.
+        TeacherError: it refuses, has died, costs more than it may, or gave nothing of use.
     """
+    api = config.teacher.api
+    key = read_key(api) if api and config.teacher.kind != "vllm" else SecretStr(NO_KEY)
     template = read_template(config)
-    teacher = config.teacher
     only_errors("ray.data")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    num_blocks = max(1, -(-len(problems) // teacher.batch_rows))
-    rows = [{"problem": json.dumps(problem.to_row())} for problem in problems]
-    answered = ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
-        TeacherEngine,
-        fn_constructor_args=(config.model_dump_json(), template),
-        batch_size=teacher.batch_rows,
-        compute=ray.data.ActorPoolStrategy(size=teacher.num_engines),
-        num_cpus=teacher.engine.num_cpus,
-        num_gpus=teacher.engine.num_gpus * teacher.engine.tensor_parallel_size,
-    )
+    desk = start_desk(config)
     try:
-        result = _collect(answered.iter_rows(), num_problems=len(problems))
+        answered = _answered(config, problems, template=template, key=key, desk=desk)
+        with Board(desk, total=len(problems), config=config) as board:
+            result = _collect(answered.iter_rows(), board=board)
     except RayError as error:
         cause = " ".join(str(error).split())[-300:]
         raise TeacherError(f"the teacher's workers failed: {cause}; run again to resume") from error
+    finally:
+        with suppress(Exception):
+            ray.kill(desk)
     if not result.kept:
         reasons = ", ".join(result.details()["rejected_because"])
         raise TeacherError(
@@ -162,33 +117,132 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     return result
 
 
-def _collect(rows: Any, *, num_problems: int) -> KnowledgeResult:
+def _answered(
+    config: RunConfig, problems: Sequence[Problem], *, template: str, key: SecretStr, desk: Any
+) -> Any:
+    teacher, pool = config.teacher, pool_of(config.teacher)
+    is_vllm = teacher.kind == "vllm"
+    batch_rows = teacher.batch_rows
+    if teacher.kind == "batch":
+        # Few and large: each batch of rows at work is a thread of the worker.
+        batch_rows = max(batch_rows, -(-pool.slots_each // 32))
+    num_blocks = max(1, -(-len(problems) // batch_rows))
+    batches = min(pool.batches_each(batch_rows), num_blocks + 1)
+    rows = [{"problem": json.dumps(problem.to_row())} for problem in problems]
+    engine = teacher.engine
+    return ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
+        TeacherWorker,
+        fn_constructor_args=(config.model_dump_json(), template, key, desk),
+        batch_size=batch_rows,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=pool.min_workers,
+            max_size=pool.max_workers,
+            max_tasks_in_flight_per_actor=batches + 2,
+            max_concurrent_calls_per_actor=batches,
+        ),
+        num_cpus=engine.num_cpus if is_vllm else API_WORKER_CPUS,
+        num_gpus=engine.num_gpus * engine.tensor_parallel_size if is_vllm else 0,
+    )
+
+
+class Board:
+    """The progress line, from the rows that came back and from what the desk counts."""
+
+    def __init__(self, desk: Any, *, total: int, config: RunConfig) -> None:
+        self.desk, self.total = desk, total
+        self.prices = config.teacher.prices
+        self.progress = Progress("knowledge")
+        self.done = self.rejected = 0
+        self.stats: DeskStats = DeskStats()
+        self.started = time.monotonic()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="lorid-board", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.progress.__enter__()
+        self.progress.update("teacher", done=0, total=self.total)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join(timeout=5)
+        with suppress(RayError):
+            self.read()
+        self._show()
+        self.progress.__exit__(None, None, None)
+
+    def read(self) -> DeskStats:
+        """The desk's counts of now."""
+        stats: Any = ray.get(self.desk.read_stats.remote(), timeout=30)
+        self.stats = cast("DeskStats", stats)
+        return self.stats
+
+    def drain(self, stop: Stop) -> None:
+        """Send nothing any more and wait until what is in flight is stored."""
+        ends_at = time.monotonic() + DRAIN_S
+        with suppress(RayError):
+            ray.get(self.desk.stop.remote(stop))
+            while self.read().num_in_flight and time.monotonic() < ends_at:
+                time.sleep(0.1)
+
+    def _watch(self) -> None:
+        while not self.over.wait(SECONDS_BETWEEN_STATS):
+            with suppress(Exception):  # the stage itself finds out what is wrong
+                self.read()
+            self._show()
+
+    def _show(self) -> None:
+        self.progress.update("teacher", done=self.done, total=self.total, note=self._note())
+
+    def _note(self) -> str:
+        stats, seconds = self.stats, max(time.monotonic() - self.started, 1e-9)
+        parts = [
+            f"{self.rejected} set aside",
+            f"{stats.num_reused} reused",
+            f"{stats.num_in_flight} in flight",
+            f"{stats.output_tokens / seconds:.0f} tokens/s",
+        ]
+        if stats.num_failed:
+            parts.append(f"{stats.num_failed} failed")
+        if self.prices is not None:
+            parts.append(f"{stats.spent:.2f}{self._projected()} {self.prices.currency}")
+        return ", ".join(parts)
+
+    def _projected(self) -> str:
+        if not 0 < self.done < self.total or not self.stats.num_responses:
+            return ""
+        return f" of about {self.stats.spent / self.done * self.total:.2f}"
+
+
+def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
     kept: list[EnrichedProblem] = []
     rejects: list[dict[str, str]] = []
     num_tokens = num_retried = 0
-    with Progress("knowledge") as progress:
-        progress.update("teacher", done=0, total=num_problems)
-        for row in rows:
-            problem = Problem.from_row(json.loads(row["problem"]))
-            answer: Mapping[str, Any] = json.loads(row["answer"])
-            if "failed" in answer:
-                is_config = answer["failed"] == ConfigError.__name__
-                raise (ConfigError if is_config else TeacherError)(answer["message"])
-            num_tokens += answer["num_tokens"]
-            num_retried += answer["num_tries"] > 1
-            if answer["reason"] is None:
-                kept.append(EnrichedProblem(problem=problem, knowledge=tuple(answer["rules"])))
-            else:
-                rejects.append({**problem.to_row(), "reason": answer["reason"]})
-            progress.update(
-                "teacher",
-                done=len(kept) + len(rejects),
-                total=num_problems,
-                note=f"{len(rejects)} set aside",
-            )
+    caught: Counter[str] = Counter()
+    for row in rows:
+        problem = Problem.from_row(json.loads(row["problem"]))
+        answer: Mapping[str, Any] = json.loads(row["answer"])
+        if "failed" in answer:
+            board.drain(Stop(error=answer["failed"], message=answer["message"]))
+            raise getattr(errors, answer["failed"], TeacherError)(answer["message"])
+        num_tokens += answer["num_tokens"]
+        num_retried += answer["num_asks"] > 1
+        caught.update(answer["caught"])
+        if answer["reason"] is None:
+            kept.append(EnrichedProblem(problem=problem, knowledge=tuple(answer["rules"])))
+        else:
+            rejects.append({**problem.to_row(), "reason": answer["reason"]})
+        board.done, board.rejected = len(kept) + len(rejects), len(rejects)
     # Ray Data hands blocks back as they finish; the artifact must not depend on that order.
     kept.sort(key=lambda enriched: enriched.problem.problem_id)
     rejects.sort(key=lambda reject: reject["problem_id"])
     return KnowledgeResult(
-        kept=kept, rejects=rejects, num_generated_tokens=num_tokens, num_retried=num_retried
+        kept=kept,
+        rejects=rejects,
+        num_generated_tokens=num_tokens,
+        num_retried=num_retried,
+        stats=board.read(),
+        caught=caught,
+        currency=board.prices.currency if board.prices else None,
     )

@@ -113,11 +113,20 @@ class VllmEngine:
             prompt, adapter=adapter, seed=request.seed, sampling=loaded.sampling
         )
 
-    async def complete(self, turn: str, *, seed: int | None = None) -> Completion:
-        """Answer any user turn with the base itself (a teacher)."""
+    async def complete(
+        self,
+        turn: str,
+        *,
+        seed: int | None = None,
+        sampling: SamplingConfig | None = None,
+        schema: Mapping[str, Any] | None = None,
+    ) -> Completion:
+        """Answer any user turn with the base itself (a teacher); `schema` is of the JSON wanted."""
         await self.start()
         prompt = encode_turn(self.tokenizer, family=self.student.family, text=turn)
-        return await self._sample(prompt, adapter=None, seed=seed, sampling=self.sampling)
+        return await self._sample(
+            prompt, adapter=None, seed=seed, sampling=sampling or self.sampling, schema=schema
+        )
 
     async def load(
         self, triple: str, *, adapters: Mapping[Role, Path], sampling: SamplingConfig
@@ -324,8 +333,11 @@ class VllmEngine:
         adapter: "LoRARequest | None",
         seed: int | None,
         sampling: SamplingConfig,
+        schema: Mapping[str, Any] | None = None,
     ) -> Completion:
-        output = await self._output(prompt, adapter=adapter, seed=seed, sampling=sampling)
+        output = await self._output(
+            prompt, adapter=adapter, seed=seed, sampling=sampling, schema=schema
+        )
         return Completion(
             text=output.text.strip(),
             finish_reason=cast("FinishReason", output.finish_reason or "abort"),
@@ -340,9 +352,10 @@ class VllmEngine:
         adapter: "LoRARequest | None",
         seed: int | None,
         sampling: SamplingConfig,
+        schema: Mapping[str, Any] | None = None,
     ) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         room = self.config.max_model_len - len(prompt)
         if room < 1:
@@ -359,6 +372,7 @@ class VllmEngine:
             stop_token_ids=self.stop_ids,
             logprobs=0 if sampling.temperature == 0 else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
         )
         final: Any = None
         try:
