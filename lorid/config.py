@@ -20,7 +20,7 @@ from lorid.errors import ConfigError
 from lorid.method.roles import Role
 from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
 from lorid.method.templates import FAMILIES
-from lorid.sections import ApiConfig, BatchConfig, PriceConfig, Section
+from lorid.sections import ApiConfig, BatchConfig, GateConfig, PriceConfig, Section
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 MAX_PROBLEMS = 10_000_000
@@ -32,6 +32,9 @@ class DataConfig(Section):
 
     `source`: "demo" draws from lorid's own generator; "jsonl" reads `train` and `test`, JSONL files
     of GSM8K, MATH or LoRID rows; "hub" loads `hub_id` by `datasets.load_dataset`.
+
+    `augmented`: rows as MetaMathQA has them, from a hub id or a .json or .jsonl file. They are then
+    what is trained on, and the training problems above are their source questions.
     """
 
     source: Literal["demo", "jsonl", "hub"] = "demo"
@@ -39,6 +42,7 @@ class DataConfig(Section):
     test: str | None = None
     hub_id: str = "openai/gsm8k"
     hub_config: str | None = "main"
+    augmented: str | None = None
     num_train: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
     num_test: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
 
@@ -48,6 +52,13 @@ class DataConfig(Section):
         if info.data.get("source") == "jsonl" and not (info.data.get("train") and test):
             raise ValueError("source 'jsonl' needs the paths 'train' and 'test'")
         return test
+
+    @field_validator("augmented")
+    @classmethod
+    def _has_sources(cls, augmented: str | None, info: ValidationInfo) -> str | None:
+        if augmented is not None and info.data.get("source") == "demo":
+            raise ValueError("needs its source questions: source 'hub' or 'jsonl'")
+        return augmented
 
 
 class ModelConfig(Section):
@@ -108,6 +119,7 @@ class TeacherConfig(Section):
         temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=512
     )
     template: str | None = None
+    gate: GateConfig = GateConfig()
     guided: bool = True
     explain_rejects: bool = True
     engine: EngineConfig = EngineConfig()

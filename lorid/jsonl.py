@@ -1,6 +1,7 @@
 """JSONL: one JSON value a line, read and written in one way everywhere.
 
     for number, value in read_lines(path): ...      # a line that is no JSON is a DataError value
+    for number, value in read_array(path): ...      # a file that is one JSON array, value by value
     for number, row in read_jsonl(path): ...        # or raises, naming file and line
 
 Lines end at a line feed only: JSON text may hold U+2028, U+0085 and their like, at which
@@ -9,11 +10,15 @@ other exceptions (numbers of thousands of digits, very deep nesting) is no JSON 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 from lorid.errors import DataError
+
+_BEFORE_VALUE = re.compile(r"\s*([\[,])\s*")
 
 
 def parse_json(text: str) -> object:
@@ -38,20 +43,40 @@ def read_lines(path: Path) -> Iterator[tuple[int, object]]:
     Raises:
         DataError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; name a JSONL file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"cannot read {path}: byte {error.start} is not UTF-8; convert the file to UTF-8"
-        ) from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, parse_json(line)
-            except DataError as error:
-                yield number, error
+    offset = 0
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            text = _decoded(line, path=path, offset=offset)
+            offset += len(line)
+            if text.strip():
+                yield number, _value_or_error(text.rstrip("\n"))
+
+
+def read_array(path: Path) -> Iterator[tuple[int, object]]:
+    """Numbers (from 1) and values of a file that is one JSON array, one value in memory at a time.
+
+    Raises:
+        DataError: the file cannot be read, or is no array of JSON values.
+    """
+    with _opened(path) as file:
+        text = _decoded(file.read(), path=path, offset=0)
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    position = 0
+    for number in count(1):
+        found = _BEFORE_VALUE.match(text, position)
+        if found is None or (found[1] == "[") != (number == 1):
+            break
+        position = found.end()
+        if number == 1 and text.startswith("]", position):
+            break
+        try:
+            start = position
+            _, position = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: value {number} of its array is not JSON") from error
+        yield number, _value_or_error(text[start:position])
+    if text[position:].strip() != "]":
+        raise DataError(f"{path}: not one whole JSON array; rows may also stand in a JSONL file")
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -73,6 +98,30 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; name a JSONL file") from error
+
+
+def _decoded(data: bytes, *, path: Path, offset: int) -> str:
+    try:
+        return data.decode("utf-8" if offset else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"cannot read {path}: byte {offset + error.start} is not UTF-8; "
+            "convert the file to UTF-8"
+        ) from error
+
+
+def _value_or_error(text: str) -> object:
+    try:
+        return parse_json(text)
+    except DataError as error:
+        return error
 
 
 def _refuse_constant(name: str) -> NoReturn:

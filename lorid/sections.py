@@ -5,7 +5,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from lorid.method.gate import GateLimits
 
 Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
@@ -96,3 +98,29 @@ class PriceConfig(Section):
     cached_input_per_million: Price | None = None
     batch_discount: Annotated[float, Field(gt=0, le=1)] = 0.5
     currency: str = "USD"
+
+
+class GateConfig(Section):
+    """The quality gate for knowledge; what each threshold refuses is told in docs/teach.md.
+
+    `copied_words`: as many words in a row from the question are a copied phrase, 0 looks for none.
+    """
+
+    min_rules: Annotated[int, Field(ge=1, le=50)] = 2
+    max_rules: Annotated[int, Field(ge=1, le=50)] = 5
+    min_rule_words: Annotated[int, Field(ge=1, le=100)] = 3
+    max_rule_chars: Annotated[int, Field(ge=10, le=4000)] = 400
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.9
+    copied_words: Annotated[int, Field(ge=0, le=100)] = 6
+    check_steps: bool = False
+
+    @field_validator("max_rules")
+    @classmethod
+    def _not_below(cls, max_rules: int, info: ValidationInfo) -> int:
+        if max_rules < info.data.get("min_rules", max_rules):
+            raise ValueError("must not be below min_rules")
+        return max_rules
+
+    def limits(self) -> GateLimits:
+        """The thresholds for `lorid.method.gate`."""
+        return GateLimits(**self.model_dump())

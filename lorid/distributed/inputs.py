@@ -17,17 +17,23 @@ from lorid.method.grader import GRADER_VERSION
 from lorid.method.roles import Role
 
 GENERATOR_VERSION = 2
+ROW_FILES = (".json", ".jsonl")
 
 
 def data_inputs(config: RunConfig) -> dict[str, Any]:
     """Inputs of the problems; for files their content, for the generator its version and seed."""
     inputs = _flat("data", config.data.model_dump(mode="json"))
+    if config.data.augmented is None:
+        del inputs["data.augmented"]
     if config.data.source == "demo":
         return {**inputs, "generator": GENERATOR_VERSION, "seed": config.seed}
     if config.data.source == "jsonl":
         for split in ("train", "test"):
             path = Path(str(getattr(config.data, split)))
             inputs[f"data.{split}"] = file_sha256(path)[:16]
+    augmented = Path(config.data.augmented or "")
+    if augmented.suffix in ROW_FILES and augmented.is_file():
+        inputs["data.augmented"] = file_sha256(augmented)[:16]
     return inputs
 
 
@@ -42,6 +48,7 @@ def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
         **data_inputs(config),
         **teacher_inputs(config),
         "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
+        **_flat("teacher.gate", config.teacher.gate.model_dump(mode="json")),
         "teacher.max_asks": config.teacher.max_asks,
         "teacher.explain_rejects": config.teacher.explain_rejects,
         "teacher.retry_rejects": config.teacher.retry_rejects,

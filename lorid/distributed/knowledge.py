@@ -48,6 +48,7 @@ class KnowledgeResult:
     num_generated_tokens: int
     num_retried: int
     stats: DeskStats
+    caught: Mapping[str, int]
     currency: str | None = None
 
     def details(self) -> dict[str, Any]:
@@ -64,6 +65,7 @@ class KnowledgeResult:
             "spent": round(self.stats.spent, 6),
             "currency": self.currency,
             "rejected_because": dict(reasons),
+            "caught": dict(self.caught),
         }
 
 
@@ -217,6 +219,7 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
     kept: list[EnrichedProblem] = []
     rejects: list[dict[str, str]] = []
     num_tokens = num_retried = 0
+    caught: Counter[str] = Counter()
     for row in rows:
         problem = Problem.from_row(json.loads(row["problem"]))
         answer: Mapping[str, Any] = json.loads(row["answer"])
@@ -225,6 +228,7 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
             raise getattr(errors, answer["failed"], TeacherError)(answer["message"])
         num_tokens += answer["num_tokens"]
         num_retried += answer["num_asks"] > 1
+        caught.update(answer["caught"])
         if answer["reason"] is None:
             kept.append(EnrichedProblem(problem=problem, knowledge=tuple(answer["rules"])))
         else:
@@ -239,5 +243,6 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
         num_generated_tokens=num_tokens,
         num_retried=num_retried,
         stats=board.read(),
+        caught=caught,
         currency=board.prices.currency if board.prices else None,
     )

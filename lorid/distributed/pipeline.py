@@ -40,8 +40,8 @@ from lorid.distributed.inputs import (
     triple_inputs,
 )
 from lorid.errors import ArtifactIncomplete, ConfigError
-from lorid.jsonl import write_jsonl
 from lorid.method.roles import Role
+from lorid.method.sources import group_by_source
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 STAGES_ON_RAY = ("knowledge", "train", "evaluate")
@@ -147,17 +147,22 @@ def prepare(run: Run) -> dict[str, Record]:
 def knowledge(run: Run) -> dict[str, Record]:
     """Knowledge for the training problems."""
     from lorid.distributed.knowledge import generate_knowledge
-    from lorid.distributed.preparation import read_split
-    from lorid.distributed.training import KNOWLEDGE_FILE
+    from lorid.distributed.knowledge_files import write_knowledge
+    from lorid.distributed.preparation import iter_split, read_sources
 
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
 
     def build(folder: Path) -> Mapping[str, Any]:
         with _fetched(run.store, data) as source:
-            result = generate_knowledge(run.config, read_split(source, "train"))
-        write_jsonl(folder / KNOWLEDGE_FILE, (item.to_row() for item in result.kept))
-        write_jsonl(folder / "rejects.jsonl", result.rejects)
-        return result.details()
+            groups = group_by_source(iter_split(source, "train"), sources=read_sources(source))
+            result = generate_knowledge(run.config, [group.source for group in groups])
+            return write_knowledge(
+                folder,
+                config=run.config,
+                groups=groups,
+                problems=iter_split(source, "train"),
+                result=result,
+            )
 
     record = run_stage(
         run.store,

@@ -1,20 +1,24 @@
 """The prepare stage: problems of both splits, from wherever the config says."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lorid.config import DataConfig, RunConfig
 from lorid.demo.generator import generate
+from lorid.distributed.augmentation import match_rows
+from lorid.distributed.inputs import ROW_FILES
 from lorid.errors import DataError
-from lorid.jsonl import read_jsonl, write_jsonl
+from lorid.jsonl import read_array, read_jsonl, read_lines, write_jsonl
 from lorid.method.problems import (
     Problem,
     RejectedRow,
     problems_from_rows,
     read_problems,
+    source_key,
 )
+from lorid.method.sources import source_of
 
 MAX_SHOWN_REASONS = 3
 
@@ -35,6 +39,8 @@ def load_split(config: RunConfig, split: str) -> Split:
     """
     data = config.data
     limit = data.num_train if split == "train" else data.num_test
+    if split == "train" and data.augmented is not None:
+        limit = None  # the limit is one of rows; each may have another source
     if data.source == "demo":
         enriched = generate(split=split, count=limit or 1000, seed=config.seed)
         loaded = Split(problems=[item.problem for item in enriched], rejected=[])
@@ -55,30 +61,63 @@ def load_split(config: RunConfig, split: str) -> Split:
 def write_splits(config: RunConfig, folder: Path) -> Mapping[str, Any]:
     """Write `train.jsonl`, `test.jsonl` and `rejected.jsonl`; returns the counts.
 
-    Test questions that also occur in the training split are dropped from training.
+    With augmented rows also `sources.jsonl` (what the teacher is asked) and `unmatched.jsonl` (rows
+    whose source question is not among the training problems). Questions that also occur in the
+    test split, and what was made from them, are dropped from training.
 
     Raises:
         DataError: a source cannot be read, or nothing is left to train on.
     """
-    train, test = load_split(config, "train"), load_split(config, "test")
-    test_questions = {problem.question for problem in test.problems}
-    kept = [problem for problem in train.problems if problem.question not in test_questions]
-    if not kept:
-        raise DataError(
-            "every training question is also a test question; give other files, or a test split "
-            "of its own"
+    loaded, test = load_split(config, "train"), load_split(config, "test")
+    tested = frozenset(source_key(problem.question) for problem in test.problems)
+    rejected = [*loaded.rejected, *test.rejected]
+    if config.data.augmented is None:
+        train = [
+            one
+            for one in loaded.problems
+            if not {source_of(one), source_key(one.question)} & tested
+        ]
+        write_jsonl(folder / "train.jsonl", (problem.to_row() for problem in train))
+        num_dropped, num_sources = (
+            len(loaded.problems) - len(train),
+            len(set(map(source_of, train))),
         )
-    rejected = [asdict(row) for row in (*train.rejected, *test.rejected)]
-    write_jsonl(folder / "train.jsonl", (problem.to_row() for problem in kept))
+        counts: dict[str, Any] = {"num_train": len(train), "num_sources": num_sources}
+    else:
+        found = match_rows(
+            _augmented_rows(config.data.augmented),
+            source=config.data.augmented,
+            sources=loaded.problems,
+            tested=tested,
+            folder=folder,
+            limit=config.data.num_train,
+        )
+        num_dropped, counts = found.num_dropped_as_test, found.details()
+        rejected += found.rejected
+    if not counts["num_train"]:
+        raise DataError(_nothing_left(config.data, counts))
     write_jsonl(folder / "test.jsonl", (problem.to_row() for problem in test.problems))
-    write_jsonl(folder / "rejected.jsonl", rejected)
+    write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
     return {
-        "num_train": len(kept),
+        **counts,
         "num_test": len(test.problems),
         "num_rejected": len(rejected),
-        "first_rejected": "; ".join(_reasons((*train.rejected, *test.rejected))),
-        "num_train_dropped_as_test": len(train.problems) - len(kept),
+        "first_rejected": "; ".join(_reasons(rejected)),
+        "num_train_dropped_as_test": num_dropped,
     }
+
+
+def _nothing_left(data: DataConfig, counts: Mapping[str, Any]) -> str:
+    if data.augmented is not None:
+        return (
+            f"of the rows of {data.augmented} {counts['num_unmatched']} have no source question "
+            "among the training problems and none is left; give the data set that they were made "
+            "from"
+        )
+    return (
+        "every training question is also a test question; give other files, or a test split "
+        "of its own"
+    )
 
 
 def _reasons(rejected: Sequence[RejectedRow]) -> list[str]:
@@ -88,17 +127,38 @@ def _reasons(rejected: Sequence[RejectedRow]) -> list[str]:
 
 def read_split(folder: Path, split: str) -> list[Problem]:
     """A split that `write_splits` wrote."""
-    return [Problem.from_row(row) for _, row in read_jsonl(folder / f"{split}.jsonl")]
+    return list(iter_split(folder, split))
+
+
+def iter_split(folder: Path, split: str) -> Iterator[Problem]:
+    """The problems of a split one by one: augmented data sets need not be held."""
+    return (Problem.from_row(row) for _, row in read_jsonl(folder / f"{split}.jsonl"))
+
+
+def read_sources(folder: Path) -> list[Problem]:
+    """The source questions that `write_splits` wrote; none when nothing was augmented."""
+    return read_split(folder, "sources") if (folder / "sources.jsonl").is_file() else []
+
+
+def _augmented_rows(place: str) -> Iterable[tuple[int, object]]:
+    path = Path(place)
+    if path.suffix in ROW_FILES:
+        return read_array(path) if path.suffix == ".json" else read_lines(path)
+    return enumerate(_loaded(place, None, "train", field="data.augmented"), start=1)
 
 
 def _hub_rows(data: DataConfig, split: str) -> Iterable[object]:
+    return _loaded(data.hub_id, data.hub_config, split, field="data.hub_id")
+
+
+def _loaded(name: str, config_name: str | None, split: str, *, field: str) -> Iterable[object]:
     import datasets
 
     try:
-        return datasets.load_dataset(data.hub_id, data.hub_config, split=split)
+        return datasets.load_dataset(name, config_name, split=split)
     except Exception as error:
         cause = " ".join(str(error).split())[:160]
         raise DataError(
-            f"cannot load {data.hub_id} ({split}) from the hub: {cause}; "
-            "check data.hub_id and the network, or use data.source=jsonl"
+            f"cannot load {name} ({split}) from the hub: {cause}; "
+            f"check {field} and the network, or give files"
         ) from error

@@ -238,6 +238,7 @@ def manner_of(config: RunConfig, *, template: str) -> Manner:
         temperature=teacher.sampling.temperature,
         seed=config.seed,
         max_asks=teacher.max_asks * (1 + teacher.retry_rejects),
+        gate=teacher.gate.limits(),
         explains=teacher.explain_rejects,
     )
 

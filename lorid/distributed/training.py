@@ -35,6 +35,7 @@ from ray.train import (
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 
+from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
@@ -42,8 +43,6 @@ from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
 from lorid.errors import TrainingError
-from lorid.jsonl import read_jsonl
-from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
 from lorid.training.adapters import load_tokenizer
@@ -53,7 +52,6 @@ from lorid.training.loop import ADAPTER_FOLDER, METRICS_FILE, TrainingSession
 SECONDS_BETWEEN_POSTS = 0.5
 # Between tries S3's client waits up to 20 s: 25 tries outlast a server that is gone for minutes.
 NUM_S3_TRIES = 25
-KNOWLEDGE_FILE = "knowledge.jsonl"
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
 
@@ -176,7 +174,7 @@ def _train_in_worker(settings: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(config.store)
         fetch(store, load_record(store, settings["knowledge_address"]), into=Path(folder))
-        problems = read_enriched(Path(folder) / KNOWLEDGE_FILE)
+        problems = list(read_enriched(Path(folder)))
     examples, num_dropped = encode_examples(
         problems,
         tokenizer=cast("TokenizerLike", tokenizer),
@@ -220,11 +218,6 @@ def _report(session: TrainingSession, *, num_dropped: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session.save(Path(folder))
         report(summary, checkpoint=Checkpoint.from_directory(folder))
-
-
-def read_enriched(path: Path) -> list[EnrichedProblem]:
-    """Problems with knowledge from a stage's own JSONL file."""
-    return [EnrichedProblem.from_row(row) for _, row in read_jsonl(path)]
 
 
 def _show(progress: Progress, board: Board) -> None:

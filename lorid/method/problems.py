@@ -30,6 +30,7 @@ class Problem:
     """A question with its gold rationale and gold answer.
 
     `style` says how a target is written: "gsm8k" appends `--> answer END`, "math" does not.
+    `source_id` is the `source_key` of the question that this one was made from; "" when none was.
     """
 
     problem_id: str
@@ -38,6 +39,7 @@ class Problem:
     answer: str
     style: str = "gsm8k"
     family: str = ""
+    source_id: str = ""
 
     def to_row(self) -> dict[str, str]:
         """Flat row of strings for JSONL and Arrow."""
@@ -48,6 +50,7 @@ class Problem:
             "answer": self.answer,
             "style": self.style,
             "family": self.family,
+            "source_id": self.source_id,
         }
 
     @classmethod
@@ -60,6 +63,7 @@ class Problem:
             answer=row["answer"],
             style=row.get("style", "gsm8k"),
             family=row.get("family", ""),
+            source_id=row.get("source_id", ""),
         )
 
 
@@ -99,18 +103,23 @@ def content_id(question: str, rationale: str = "") -> str:
     return hashlib.sha256(f"{question}\x00{rationale}".encode()).hexdigest()[:16]
 
 
+def source_key(question: str) -> str:
+    """Key of a source question: a hash of its text, white space aside."""
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:16]
+
+
 def problem_from_row(row: Mapping[str, object]) -> Problem:
     """A problem from one GSM8K, MATH, LoRID or lorid row; raises DataError naming what is wrong."""
-    question = _text(row, "question", "problem")
+    question = text_field(row, "question", "problem")
     if "rationale" in row:
-        rationale = _text(row, "rationale")
+        rationale = text_field(row, "rationale")
         is_gsm8k_style = "answer" in row
         answer = _answer_field(row["answer"]) if is_gsm8k_style else extract_answer(rationale)
     elif "solution" in row:
-        rationale, is_gsm8k_style = _text(row, "solution"), False
+        rationale, is_gsm8k_style = text_field(row, "solution"), False
         answer = extract_answer(rationale)
     else:
-        rationale, answer = _split_gsm8k_answer(_text(row, "answer"))
+        rationale, answer = _split_gsm8k_answer(text_field(row, "answer"))
         is_gsm8k_style = True
     if not answer:
         raise DataError("no final answer found (expected '#### N', '\\boxed{...}' or 'answer')")
@@ -123,6 +132,7 @@ def problem_from_row(row: Mapping[str, object]) -> Problem:
         answer=answer,
         style=str(row.get("style") or ("gsm8k" if is_gsm8k_style else "math")),
         family=str(row.get("family") or ""),
+        source_id=_source_id(row),
     )
 
 
@@ -169,7 +179,15 @@ def _problem_from_value(value: object) -> Problem:
     return problem_from_row(cast("Mapping[str, object]", value))
 
 
-def _text(row: Mapping[str, object], *names: str) -> str:
+def _source_id(row: Mapping[str, object]) -> str:
+    if isinstance(row.get("original_question"), str):
+        return source_key(text_field(row, "original_question"))
+    given = row.get("source_id")
+    return given if isinstance(given, str) and len(given) <= MAX_ID_CHARS else ""
+
+
+def text_field(row: Mapping[str, object], *names: str) -> str:
+    """The first of the named fields that holds text; raises DataError when none does."""
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and value.strip():

@@ -21,10 +21,10 @@ _INTEGERS = [
     "nineteen",
 ]  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_NUMBER_WORDS = {word: number for number, word in enumerate(_INTEGERS)} | {
+NUMBER_WORDS = {word: number for number, word in enumerate(_INTEGERS)} | {
     word: 10 * number for number, word in enumerate(_TENS, start=2)
 }
-_SCALES = {
+SCALES = {
     "dozen": 12,
     "hundred": 100,
     "thousand": 1000,
@@ -61,7 +61,7 @@ def read_quantity(text: str) -> Quantity | None:
     quantity = _plain_number(scaled[1] if scaled else body) or _spelled(body)
     if scaled and quantity is not None:
         unit = unit_of(scaled[3]) if scaled[3] else quantity.unit
-        quantity = Quantity(value=quantity.value * _SCALES[scaled[2]], unit=unit)
+        quantity = Quantity(value=quantity.value * SCALES[scaled[2]], unit=unit)
     if quantity is None or not is_rounded:
         return quantity
     return replace(quantity, is_rounded=True)
@@ -115,10 +115,10 @@ def _spelled(text: str) -> Quantity | None:
     words = text.lower().replace("-", " ").split()
     total, current, used = 0, 0, 0
     for word in words:
-        if word in _NUMBER_WORDS:
-            current += _NUMBER_WORDS[word]
-        elif word in _SCALES and used:
-            scale = _SCALES[word]
+        if word in NUMBER_WORDS:
+            current += NUMBER_WORDS[word]
+        elif word in SCALES and used:
+            scale = SCALES[word]
             current = current * scale if scale == 100 else current
             total, current = (total, current) if scale == 100 else (total + current * scale, 0)
         elif word != "and" or not used:

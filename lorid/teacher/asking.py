@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lorid.method.gate import GateLimits
 from lorid.method.knowledge import ParsedKnowledge, parse_knowledge, teacher_prompt
 from lorid.method.problems import Problem
 from lorid.teacher.base import Reply, TeacherRequest
@@ -20,8 +21,7 @@ from lorid.teacher.ledger import Stored
 
 WARMER = 0.3
 MAX_TEMPERATURE = 1.5
-CUT_OFF = "cut off at the token limit"
-REFUSED = "refused by the teacher"
+CUT_OFF, REFUSED = "cut-off", "refused"
 NOTE = """
 An earlier answer to this could not be used: {reason}.
 Write it anew so that this does not happen: {advice}
@@ -42,17 +42,22 @@ class Manner:
     temperature: float
     seed: int
     max_asks: int
+    gate: GateLimits | None = None
     explains: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Rules, or why there are none, and what it took: asks, and tokens written in all of them."""
+    """Rules, or why there are none, and what it took: asks, and tokens written in all of them.
+
+    `caught` names what was wrong with each answer that was refused, every fault of it.
+    """
 
     rules: tuple[str, ...]
     reason: str | None
     num_asks: int
     num_tokens: int
+    caught: tuple[str, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Plain values, for Arrow."""
@@ -61,6 +66,7 @@ class Outcome:
             "reason": self.reason,
             "num_asks": self.num_asks,
             "num_tokens": self.num_tokens,
+            "caught": list(self.caught),
         }
 
 
@@ -75,21 +81,27 @@ async def ask_problem(
     Raises:
         LoridError: the stage stops.
     """
-    judged, num_tokens, ask = ParsedKnowledge(rejected_because="not asked"), 0, 0
+    judged, num_tokens, ask = ParsedKnowledge.refused("not-asked", ""), 0, 0
+    caught: list[str] = []
     for ask in range(1, manner.max_asks + 1):
         request = request_for(problem, manner=manner, ask=ask, reason=judged.rejected_because)
         try:
             stored = await respond(request)
         except Failed as failed:
             # Others are served: this one alone is set aside, and --retry-rejects comes back to it.
-            judged = ParsedKnowledge(rejected_because=f"no response: {failed}")
+            judged = ParsedKnowledge.refused("no-response", str(failed))
             break
         num_tokens += stored.reply.usage.output_tokens
-        judged = judge(stored.reply, problem=problem)
+        judged = judge(stored.reply, problem=problem, gate=manner.gate)
+        caught += [fault.name for fault in judged.faults]
         if judged.rejected_because is None:
             break
     return Outcome(
-        rules=judged.rules, reason=judged.rejected_because, num_asks=ask, num_tokens=num_tokens
+        rules=judged.rules,
+        reason=judged.rejected_because,
+        num_asks=ask,
+        num_tokens=num_tokens,
+        caught=tuple(caught),
     )
 
 
@@ -99,7 +111,7 @@ def request_for(
     """The request of that number; from the second on `reason` says what was wrong before."""
     prompt = teacher_prompt(problem, template=manner.template)
     if ask > 1 and reason is not None and manner.explains:
-        prompt += NOTE.format(reason=reason, advice=_ADVICE.get(reason, ADVICE))
+        prompt += NOTE.format(reason=reason, advice=_ADVICE.get(reason.split(":")[0], ADVICE))
     warmth = min(WARMER * (ask - 1), max(0.0, MAX_TEMPERATURE - manner.temperature))
     return TeacherRequest(
         prompt=prompt,
@@ -109,16 +121,16 @@ def request_for(
     )
 
 
-def judge(reply: Reply, *, problem: Problem) -> ParsedKnowledge:
+def judge(reply: Reply, *, problem: Problem, gate: GateLimits | None) -> ParsedKnowledge:
     """Rules from a reply, or why it cannot be used."""
     if reply.finish_reason == "refusal":
-        return ParsedKnowledge(rejected_because=REFUSED)
+        return ParsedKnowledge.refused(REFUSED, "by the teacher")
     if reply.finish_reason == "length":
-        return ParsedKnowledge(rejected_because=CUT_OFF)
+        return ParsedKnowledge.refused(CUT_OFF, "at the token limit")
     text = without_thoughts(reply.text)
     if not text:
-        return ParsedKnowledge(rejected_because="an empty answer")
-    return parse_knowledge(text, problem=problem)
+        return ParsedKnowledge.refused("empty", "the answer has no text")
+    return parse_knowledge(text, problem=problem, limits=gate)
 
 
 def without_thoughts(text: str) -> str:

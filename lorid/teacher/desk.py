@@ -22,6 +22,7 @@ from lorid.teacher.base import Usage
 from lorid.teacher.failures import Failure
 from lorid.teacher.ledger import Ledger, Stored
 from lorid.teacher.limiter import Limiter
+from lorid.teacher.prices import cost_of
 
 LONG_POLL_S = 2.0
 MAX_UNDURABLE = 1024
@@ -70,19 +71,9 @@ class DeskPolicy:
 
     def cost(self, usage: Usage) -> float:
         """What so many tokens cost."""
-        prices = self.prices
-        if prices is None:
+        if self.prices is None:
             return 0.0
-        cached = usage.cached_input_tokens
-        price_cached = prices.cached_input_per_million
-        if price_cached is None:
-            price_cached = prices.input_per_million
-        millionths = (
-            (usage.input_tokens - cached) * prices.input_per_million
-            + cached * price_cached
-            + usage.output_tokens * prices.output_per_million
-        )
-        return millionths / 1e6 * (prices.batch_discount if self.is_batch else 1.0)
+        return cost_of(usage, prices=self.prices, is_batch=self.is_batch)
 
 
 @dataclass

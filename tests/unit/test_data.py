@@ -120,30 +120,38 @@ PROBLEM = problem_from_row({**GSM8K, "question": "Tom has 25 apples and 30 pears
 
 
 def test_rules_come_out_of_prose_and_fences_without_repeats():
-    text = 'Here: ```json\n{"output": ["To add,  sum. ", "", "To add, sum.", "Count all."]}\n```'
-    assert parse_knowledge(text).rules == ("To add, sum.", "Count all.")
+    text = (
+        'Here: ```json\n{"output": ["To add,  sum. ", "", "To add, sum.", "Count them all."]}\n```'
+    )
+    parsed = parse_knowledge(text)
+    assert (parsed.rules, parsed.num_repeats) == (("To add, sum.", "Count them all."), 1)
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "name"),
     [
-        ("I cannot", "no JSON object"),
-        ('{"output": "add"}', "list of strings"),
-        ('{"output": ["add", 3]}', "list of strings"),
-        ('{"output": []}', "no rules"),
-        ('{"output": ["", " "]}', "no rules"),
-        (json.dumps({"output": [f"rule {n}" for n in "abcdefghijklmno"]}), "at most 12"),
-        (json.dumps({"output": ["x" * 500]}), "longer than"),
-        ('{"output": ["Add 25 to the rest."]}', "number of the question: 25"),
-        ('{"output": ["a"', "no JSON object"),
-        ("{" * 100_000, "no JSON object"),
-        ('{"output": ' + "9" * 5000 + "}", "no JSON object"),
+        ("I cannot", "not-json"),
+        ('{"output": "add"}', "wrong-shape"),
+        ('{"output": ["add", 3]}', "wrong-shape"),
+        ('{"rules": ["Add the two parts.", "Halve it all."]}', "wrong-shape"),
+        ('{"output": []}', "no-rules"),
+        ('{"output": ["", " "]}', "no-rules"),
+        (json.dumps({"output": [f"a rule on {n}" for n in "abcdef"]}), "too-many-rules"),
+        ('{"output": ["Add the parts.", "add the parts"]}', "too-few-rules"),
+        (json.dumps({"output": ["x y " * 200, "Add the parts."]}), "long-rule"),
+        ('{"output": ["Add 25 to the rest.", "Halve it all."]}', "number-from-question"),
+        ('{"output": ["Add the parts.", "Half \\ud800 a pair."]}', "not-json"),
+        ('{"output": ["a"', "not-json"),
+        ("{" * 100_000, "not-json"),
+        ('{"output": ' * 100_000, "not-json"),
+        ('{"output": ' + "9" * 5000 + "}", "not-json"),
     ],
 )
-def test_text_that_is_no_knowledge_is_set_aside_with_its_reason(text, reason):
+def test_text_that_is_no_knowledge_is_set_aside_with_its_reason(text, name):
     parsed = parse_knowledge(text, problem=PROBLEM)
     assert parsed.rules == ()
-    assert reason in parsed.rejected_because
+    assert [fault.name for fault in parsed.faults] == [name]
+    assert parsed.rejected_because.startswith(f"{name}: ")
 
 
 def test_a_teacher_template_may_use_question_and_rationale_only():

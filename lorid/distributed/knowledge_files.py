@@ -1,0 +1,56 @@
+"""The files of the knowledge artifact: a Parquet data set, its card, and what was set aside.
+
+    README.md   data/train-00000.parquet ...   rejects.jsonl
+
+The knowledge of each source question is joined onto every problem made from it, in the order of the
+training split, row group by row group: a data set of hundreds of thousands of rows is never held.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorid.artifacts.enriched import write_enriched
+from lorid.artifacts.knowledge_card import knowledge_card
+from lorid.config import RunConfig
+from lorid.distributed.inputs import knowledge_inputs
+from lorid.jsonl import write_jsonl
+from lorid.method.problems import Problem
+from lorid.method.sources import SourceGroup, join
+
+if TYPE_CHECKING:
+    from lorid.distributed.knowledge import KnowledgeResult
+
+REJECTS_FILE = "rejects.jsonl"
+
+
+def write_knowledge(
+    folder: Path,
+    *,
+    config: RunConfig,
+    groups: Sequence[SourceGroup],
+    problems: Iterable[Problem],
+    result: "KnowledgeResult",
+) -> Mapping[str, Any]:
+    """Write the artifact; returns the details of its record.
+
+    `result` is about the groups' sources, `problems` are all that share them.
+    """
+    by_problem = {group.source.problem_id: group for group in groups}
+    knowledge = {by_problem[one.problem.problem_id].source_id: one.knowledge for one in result.kept}
+    num_rows = write_enriched(folder, join(problems, knowledge=knowledge))
+    rejects = (
+        {**reject, "num_problems": by_problem[reject["problem_id"]].num_problems}
+        for reject in result.rejects
+    )
+    write_jsonl(folder / REJECTS_FILE, rejects)
+    num_shared = sum(group.num_problems for group in groups)
+    details = {
+        **result.details(),
+        "num_rows": num_rows,
+        "num_requests_saved": num_shared - len(groups),
+    }
+    prompt_hash = str(knowledge_inputs(config)["teacher.prompt"])
+    card = knowledge_card(config, details=details, prompt_hash=prompt_hash)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return details
