@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lorid.artifacts.retries import Damaged, code_and_status, wait_s
+from lorid.artifacts.versions import package_versions
 from lorid.errors import ArtifactError, ArtifactIncomplete, explained_os_error
 
 CONNECT_TIMEOUT_S = 3
@@ -77,6 +78,8 @@ def connect() -> Any:
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         max_pool_connections=NUM_CONNECTIONS,
+        # Also to save time: boto3 composes its own anew for each request, a tenth of its work.
+        user_agent=f"lorid/{package_versions().get('lorid', 'unknown')}",
         s3={**of_profile, **settings} if isinstance(of_profile, Mapping) else settings,
         **options,
     )

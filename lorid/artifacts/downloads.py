@@ -112,7 +112,9 @@ def _fetch_part(
         nonlocal num_done, body
         arriving, body = body or _body_from(remote, part, num_done, tag=tag), None
         with closing(arriving):
-            while num_done < part.length and (content := arriving.read(READ_BYTES)):
+            while num_done < part.length and (
+                content := arriving.read(min(READ_BYTES, part.length - num_done))
+            ):
                 content = content[: part.length - num_done]
                 _pwrite(into, content, part.offset + num_done)
                 num_done += len(content)

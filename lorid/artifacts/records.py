@@ -159,7 +159,7 @@ def publish(
         parents=tuple(parents),
         files=entries,
         details=dict(details or {}),
-        packages=package_versions(),
+        packages=dict(package_versions()),
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         created_by=f"{_user()}@{platform.node()}",
         seconds=round(seconds, 2),
