@@ -9,9 +9,11 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from lorid.artifacts.retries import Damaged, code_and_status
 from lorid.artifacts.store import Advance
@@ -21,9 +23,10 @@ from lorid.artifacts.transfer import (
     READ_BYTES,
     Part,
     Remote,
-    all_of,
-    plan_parts,
+    all_at_once,
 )
+
+FIRST_BYTES = 2 * PART_BYTES
 
 
 class Replaced(Exception):
@@ -45,81 +48,91 @@ def download(remote: Remote, into: Path, *, advance: Advance) -> None:
 
 
 def _fetch_all(remote: Remote, partial: "Partial", *, advance: Advance) -> None:
+    """Fetch the first part, whose answer tells size and ETag, and meanwhile the others."""
+    answer = _answer_of_first(remote)
+    total = answer.get("ContentRange", "").rpartition("/")[2]
+    size = int(total) if total.isdigit() else answer["ContentLength"]
+    if partial.of != f"{answer['ETag']} {size}":
+        partial.restart(of=f"{answer['ETag']} {size}")
+    first, *others = _plan(size)
+    missing = [part for part in others if part.number not in partial.finished]
+    advance(sum(part.length for part in others) - sum(part.length for part in missing))
+
+    def fetch(part: Part, body: Any = None, stop: threading.Event | None = None) -> None:
+        _fetch_part(
+            remote, part, tag=answer["ETag"], into=partial.file, advance=advance, body=body,
+            stop=stop,
+        )  # fmt: skip
+
+    def fetch_noted(part: Part, stop: threading.Event) -> None:
+        fetch(part, stop=stop)
+        partial.note(part.number)
+
+    with all_at_once(remote.pool, fetch_noted, missing):
+        fetch(first, answer["Body"])
+
+
+def _answer_of_first(remote: Remote) -> dict[str, Any]:
     from botocore.exceptions import ClientError
 
     try:
-        size, tag = _fetch_first(remote, partial, advance=advance)
+        return remote.ask("get_object", Range=f"bytes=0-{FIRST_BYTES - 1}")
     except ClientError as error:
         if code_and_status(error)[1] != 416:
             raise
-        partial.restart()  # an empty object has no first byte to ask for
-        size, tag = 0, ""
-    parts = plan_parts(size)[1:]
-    missing = [part for part in parts if part.number not in partial.finished]
-    advance(sum(part.length for part in parts) - sum(part.length for part in missing))
-    stop = threading.Event()
-
-    def fetch(part: Part) -> None:
-        fetch_part(remote, part, tag=tag, into=partial.file, stop=stop, advance=advance)
-        partial.note(part.number)
-
-    all_of(remote.pool, fetch, missing, stop=stop)
+        return remote.ask("get_object")  # an empty object has no first byte to ask for
 
 
-def _fetch_first(remote: Remote, partial: "Partial", *, advance: Advance) -> tuple[int, str]:
-    """Fetch the first part, which tells the size and the ETag; what lies here of others goes."""
-
-    def request() -> tuple[int, str, bytes]:
-        answer = remote.client.get_object(
-            Bucket=remote.bucket, Key=remote.key, Range=f"bytes=0-{PART_BYTES - 1}"
-        )
-        total = answer.get("ContentRange", "").rpartition("/")[2]
-        size = int(total) if total.isdigit() else answer["ContentLength"]
-        return size, answer["ETag"], answer["Body"].read()
-
-    size, tag, content = remote.persistence.run(request)
-    length = plan_parts(size)[0].length if size else 0
-    if partial.of != f"{tag} {size}":
-        partial.restart(of=f"{tag} {size}")
-    if len(content) < length:
-        first = Part(number=1, offset=0, length=length)
-        fetch_part(remote, first, tag=tag, into=partial.file, advance=advance)
-    else:
-        _pwrite(partial.file, content[:length], 0)
-        advance(length)
-    return size, tag
+def _plan(size: int) -> list[Part]:
+    """The parts of a download; what fits into the first costs one request."""
+    starts = [0, *range(FIRST_BYTES, size, PART_BYTES)]
+    return [
+        Part(number=number, offset=start, length=end - start)
+        for number, (start, end) in enumerate(pairwise([*starts, size]), start=1)
+    ]
 
 
-def fetch_part(
+def _fetch_part(
     remote: Remote,
     part: Part,
     *,
     tag: str,
     into: int,
-    stop: threading.Event | None = None,
     advance: Advance,
+    body: Any = None,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Fetch one part into an open file at its offset; what arrived before a failure is kept."""
+    """Fetch one part into an open file at its offset; what arrived before a failure is kept.
+
+    `body` is an answer that has begun already.
+    """
     num_done = 0
 
     def request() -> None:
-        nonlocal num_done
-        first, last = part.offset + num_done, part.offset + part.length - 1
-        answer = remote.client.get_object(
-            Bucket=remote.bucket, Key=remote.key, Range=f"bytes={first}-{last}"
-        )
-        if answer["ETag"] != tag:
-            raise Replaced(f"{remote.key} was replaced while it was fetched")
-        body = answer["Body"]
-        while num_done < part.length and (content := body.read(READ_BYTES)):
-            content = content[: part.length - num_done]
-            _pwrite(into, content, part.offset + num_done)
-            num_done += len(content)
-            advance(len(content))
+        nonlocal num_done, body
+        arriving, body = body or _body_from(remote, part, num_done, tag=tag), None
+        with closing(arriving):
+            while num_done < part.length and (
+                content := arriving.read(min(READ_BYTES, part.length - num_done))
+            ):
+                content = content[: part.length - num_done]
+                _pwrite(into, content, part.offset + num_done)
+                num_done += len(content)
+                advance(len(content))
         if num_done < part.length:
             raise Damaged(f"{remote.key} broke off")
 
     remote.persistence.run(request, stop=stop)
+
+
+def _body_from(remote: Remote, part: Part, num_done: int, *, tag: str) -> Any:
+    first, last = part.offset + num_done, part.offset + part.length - 1
+    answer = remote.client.get_object(
+        Bucket=remote.bucket, Key=remote.key, Range=f"bytes={first}-{last}"
+    )
+    if answer["ETag"] != tag:
+        raise Replaced(f"{remote.key} was replaced while it was fetched")
+    return answer["Body"]
 
 
 @dataclass
@@ -141,12 +154,12 @@ class Partial:
         """Begin again with an empty file, of other content."""
         os.ftruncate(self.file, 0)
         self.of, self.finished = of, set()
-        self.parts_path.write_text(f"{of}\n")
+        self.parts_path.unlink(missing_ok=True)
 
     def note(self, number: int) -> None:
         """A part is there."""
         with self.lock, self.parts_path.open("a") as file:
-            file.write(f"{number}\n")
+            file.write(f"{number}\n" if file.tell() else f"{self.of}\n{number}\n")
 
     def put_in_place(self, into: Path) -> None:
         """The file is whole: give it its name."""

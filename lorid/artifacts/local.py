@@ -22,6 +22,11 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root.expanduser()))
+        for path in (self.root, *self.root.parents):
+            if os.path.isfile(path):
+                raise ArtifactError(
+                    f"store {self.root}: {path} is a file; name a folder, which need not exist yet"
+                )
 
     @property
     def uri(self) -> str:

@@ -3,9 +3,10 @@
     persistence = Persistence(name="s3://bucket/x")
     answer = persistence.run(lambda: client.get_object(...))
 
-A server that this store has reached before is *lost* when it stops to answer, and is waited for,
-`LORID_STORE_WAIT_S` seconds (180) from a request's first failure. One that was never reached is
-rather a wrong address: `START_WAIT_S`. Whatever a server answers, an error too, is reaching it.
+A server that does not answer is waited for, `LORID_STORE_WAIT_S` seconds (180) from a request's
+first failure, and a line says so. A name that does not resolve, or a certificate that does not
+hold, of a server that this store has never reached is rather a wrong address: `START_WAIT_S`.
+Whatever a server answers, an error too, is reaching it.
 """
 
 import os
@@ -65,11 +66,13 @@ def wait_s() -> float:
         return WAIT_S
 
 
-def is_unreached(error: Exception) -> bool:
-    """Whether no answer came at all."""
+def is_wrong_address(error: Exception) -> bool:
+    """Whether this rather is no server of that name than one that is down just now."""
     from botocore import exceptions
+    from urllib3.exceptions import NameResolutionError
 
-    return isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError)
+    cause = getattr(error, "kwargs", {}).get("error")
+    return isinstance(error, exceptions.SSLError) or isinstance(cause, NameResolutionError)
 
 
 def is_passing(error: Exception) -> bool:
@@ -144,13 +147,13 @@ class Persistence:
             self.has_reached = True
 
     def _patience(self, error: Exception) -> float:
-        if is_unreached(error) and not self.has_reached:
+        if is_wrong_address(error) and not self.has_reached:
             return min(START_WAIT_S, wait_s())
         return wait_s()
 
     def _say_waiting(self, error: Exception, *, since: float) -> None:
         now = time.monotonic()
-        if now - since < SAID_AFTER_S or not self.has_reached or _at_most.get() is not None:
+        if now - since < SAID_AFTER_S or _at_most.get() is not None:
             return
         with self.lock:
             self.lost_at = self.lost_at or since
@@ -158,9 +161,10 @@ class Persistence:
                 return
             self.said_at = now
         cause = " ".join(str(error).split())[:120]
+        doubt = "" if self.has_reached else "; is AWS_ENDPOINT_URL right?"
         self.announce(
             f"store {self.name} does not answer ({cause}); waiting for it, at most "
-            f"{wait_s():.0f} s (LORID_STORE_WAIT_S)"
+            f"{wait_s():.0f} s (LORID_STORE_WAIT_S){doubt}"
         )
 
     def _say_back(self) -> None:

@@ -109,7 +109,7 @@ def open_store(uri: str) -> Sweepable:
     """The store at `s3://bucket/prefix`, `file:///folder` or a folder's path.
 
     Raises:
-        ArtifactError: the address is malformed.
+        ArtifactError: the address is malformed, or names a file.
     """
     from lorid.artifacts.local import LocalStore
     from lorid.artifacts.s3 import S3Store

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,18 @@ def content_md5(content: bytes) -> str:
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
-def all_of(
-    pool: Executor, work: Callable[[Part], None], parts: Sequence[Part], *, stop: threading.Event
-) -> None:
-    """Do the work of all parts at once; the first error ends the others."""
-    futures = [pool.submit(work, part) for part in parts]
+@contextmanager
+def all_at_once(
+    pool: Executor, work: Callable[[Part, threading.Event], None], parts: Sequence[Part]
+) -> Iterator[None]:
+    """Do the work of all parts during the block; the first error ends the others.
+
+    `work` gets an event that is set when nobody wants its result any more.
+    """
+    stop = threading.Event()
+    futures = [pool.submit(work, part, stop) for part in parts]
     try:
+        yield
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()

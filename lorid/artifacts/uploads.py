@@ -17,7 +17,7 @@ from lorid.artifacts.transfer import (
     NUM_TRIES,
     Part,
     Remote,
-    all_of,
+    all_at_once,
     content_md5,
     md5_of,
     plan_parts,
@@ -138,9 +138,7 @@ def _send_parts(
     finished: dict[int, str],
     advance: Advance,
 ) -> None:
-    stop = threading.Event()
-
-    def send(part: Part) -> None:
+    def send(part: Part, stop: threading.Event) -> None:
         with path.open("rb") as file:
             content = os.pread(file.fileno(), part.length, part.offset)
         answer = remote.ask(
@@ -155,7 +153,9 @@ def _send_parts(
         advance(part.length)
 
     advance(sum(part.length for part in parts if part.number in finished))
-    all_of(remote.pool, send, [part for part in parts if part.number not in finished], stop=stop)
+    missing = [part for part in parts if part.number not in finished]
+    with all_at_once(remote.pool, send, missing):
+        pass
 
 
 def _complete(

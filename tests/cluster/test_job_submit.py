@@ -1,7 +1,8 @@
 """`ray job submit` of jobs/distill.py to a real local cluster, token authentication on.
 
-The job's store is a bucket, as on any cluster of several nodes. What it made is then deployed from
-there on that cluster by `serve deploy`, and asked over HTTP.
+The job's store is a bucket, as on any cluster of several nodes, and its server goes away while the
+job works: when the knowledge stage publishes, and when a trainer uploads a checkpoint. What the job
+made is then deployed from there on that cluster by `serve deploy`, and asked over HTTP.
 """
 
 import os
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from fault_proxy import FaultProxy
 from ray.job_submission import JobStatus, JobSubmissionClient
 from small import free_port, small_config_text
 
@@ -24,14 +27,24 @@ from lorid.client import Client
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.s3, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
+# 60 has been run; CI waits less, for its time.
+OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
 @pytest.fixture
-def head(s3_bucket, tmp_path, monkeypatch):
+def proxy(s3_bucket, monkeypatch):
+    """What everything here reaches the bucket's server through."""
+    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+@pytest.fixture
+def head(proxy, tmp_path, monkeypatch):
     """A head node of its own, on free ports; it ends with its children.
 
-    Its processes get the bucket's server and keys from the environment, so the bucket comes first.
+    Its processes get the server's address and keys from the environment, so the bucket comes first.
     """
     port, dashboard = free_port(), free_port()
     # Not below tmp_path: the paths of Ray's sockets must stay short.
@@ -99,8 +112,24 @@ def deploy(config: Path, *, address: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def publishes_knowledge(asked: list[str]) -> Callable[[str, str], bool]:
+    """Knows the first content that is stored after somebody has asked for a knowledge record."""
+
+    def moment(method: str, path: str) -> bool:
+        if "/knowledge/" in path and path.endswith("record.json"):
+            asked.append(path)
+        return bool(asked) and method == "PUT" and "/blobs/" in path
+
+    return moment
+
+
+def uploads_checkpoint(method: str, path: str) -> bool:
+    """Knows a file of a checkpoint, on its way from a trainer."""
+    return method in ("PUT", "POST") and "/train-runs/" in path and "/checkpoint_" in path
+
+
 def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
-    head, s3_bucket, tmp_path
+    head, proxy, s3_bucket, tmp_path
 ):
     store = f"s3://{s3_bucket}/lorid"
     working_dir = tmp_path / "project"
@@ -109,11 +138,18 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     (working_dir / "run.yaml").write_text(small_config_text(store=store, name="job"))
     client = connect(head)
     python = sys.executable
+    asked: list[str] = []
+    outages = [
+        proxy.gone_at(moment, seconds=OUTAGE_S)
+        for moment in (publishes_knowledge(asked), uploads_checkpoint)
+    ]
 
     info, log = run_job(client, f"{python} jobs/distill.py --config run.yaml", working_dir)
     assert info.status == JobStatus.SUCCEEDED, log[-3000:]
     assert info.driver_exit_code == 0
     assert "mutual feedback" in log
+    assert all(outage.ended.is_set() for outage in outages)
+    print(*(line for line in log.splitlines() if "store s3://" in line), sep="\n")
     records = list_records(open_store(store))
     kinds = {record.kind for record in records}
     assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}

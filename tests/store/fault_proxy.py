@@ -6,7 +6,8 @@
 Of `rate` of the requests, by a seeded generator: an error before the server sees it (500, 503
 SlowDown), a reset before or after the server has done it (so that its answer is lost), no answer at
 all, an answer that comes slowly, that breaks off in its middle, or of which a bit is flipped.
-`gone()` refuses every connection for a while, and breaks those that are open.
+`gone()` refuses every connection for a while, and breaks those that are open; `gone_at()` begins
+that with a request of one's choice.
 """
 
 import http.client
@@ -41,6 +42,7 @@ class FaultProxy:
         self.lock = threading.Lock()
         self.is_gone = False
         self.open: set[socket.socket] = set()
+        self.outages: list[Outage] = []
         self.server: ThreadingHTTPServer | None = None
         self.port = 0
 
@@ -64,6 +66,31 @@ class FaultProxy:
             yield
         finally:
             self._listen()
+
+    def gone_at(self, moment: Callable[[str, str], bool], *, seconds: float) -> "Outage":
+        """The server goes once, when a request comes whose method and path `moment` knows.
+
+        That request meets it: the server never sees it.
+        """
+        outage = Outage(moment, seconds)
+        self.outages.append(outage)
+        return outage
+
+    def meets_outage(self, method: str, path: str) -> bool:
+        """Whether an outage has begun with this request."""
+        with self.lock:
+            due = next((one for one in self.outages if one.moment(method, path)), None)
+            if due is None:
+                return False
+            self.outages.remove(due)
+        threading.Thread(target=self._go, args=(due,), daemon=True).start()
+        return due.began.wait(60)
+
+    def _go(self, outage: "Outage") -> None:
+        with self.gone():
+            outage.began.set()
+            time.sleep(outage.seconds)
+        outage.ended.set()
 
     def next_fault(self) -> str | None:
         """The fault of the next request, mostly none."""
@@ -89,6 +116,14 @@ class FaultProxy:
         self.server.server_close()
         for connection in list(self.open):
             _reset(connection)
+
+
+class Outage:
+    """One time that the server is gone; the events tell where in it the test is."""
+
+    def __init__(self, moment: Callable[[str, str], bool], seconds: float) -> None:
+        self.moment, self.seconds = moment, seconds
+        self.began, self.ended = threading.Event(), threading.Event()
 
 
 class _Server(ThreadingHTTPServer):
@@ -122,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.proxy.lock:
             self.proxy.num_body_bytes += len(body)
+        if self.proxy.meets_outage(self.command, self.path):
+            return _reset(self.connection)
         refused = self.proxy.refuse(self.command, self.path)
         if refused is not None:
             return self.error(*refused)

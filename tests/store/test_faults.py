@@ -13,6 +13,7 @@ import boto3
 import pytest
 from fault_proxy import FAULTS
 
+from lorid.artifacts import retries
 from lorid.artifacts.records import fetch, load_record, publish
 from lorid.artifacts.store import open_store
 from lorid.errors import ArtifactError, ArtifactIncomplete
@@ -20,7 +21,7 @@ from lorid.errors import ArtifactError, ArtifactIncomplete
 pytestmark = pytest.mark.s3
 MIB = 1024**2
 NUM_ARTIFACTS = int(os.environ.get("LORID_FAULT_ARTIFACTS", "30"))
-OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "4"))
+OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -85,29 +86,14 @@ def test_a_conflict_is_tried_again(s3_bucket, proxy):
 
 @pytest.mark.timeout(300)
 def test_a_server_that_is_gone_for_a_while_is_waited_for_and_the_upload_goes_on(
-    s3_bucket, proxy, make_folder, tmp_path, capfd
+    s3_bucket, proxy, make_folder, tmp_path, monkeypatch, capfd
 ):
+    monkeypatch.setattr(retries, "SAID_AFTER_S", 0.5)
     folder = make_folder("in", {"large": 44 * MIB})
     store = open_store(f"s3://{s3_bucket}/x")
-    is_under_way, is_gone = threading.Event(), threading.Event()
-
-    def outage() -> None:
-        is_under_way.wait(60)
-        with proxy.gone():
-            is_gone.set()
-            threading.Event().wait(OUTAGE_S)
-
-    def watch(method: str, path: str) -> None:
-        if method == "PUT" and "partNumber=4" in path:
-            is_under_way.set()
-            is_gone.wait(60)
-
-    proxy.refuse = watch
-    thread = threading.Thread(target=outage)
-    thread.start()
+    outage = proxy.gone_at(lambda method, path: "partNumber=4" in path, seconds=OUTAGE_S)
     record = publish(store, folder, kind="data", name="n", inputs={})
-    thread.join()
-    proxy.refuse = lambda method, path: None
+    assert outage.ended.wait(10)
     assert contents(fetch(store, record, into=tmp_path / "out")) == contents(folder)
     said = capfd.readouterr().err
     assert "waiting for it" in said
@@ -162,20 +148,43 @@ def one_line(caught: pytest.ExceptionInfo[ArtifactError], *words: str) -> None:
         assert word in text
 
 
-def test_a_wrong_address_fails_at_once_and_a_server_that_is_lost_does_not(
-    s3_bucket, proxy, monkeypatch
+def test_a_server_that_is_down_is_waited_for_also_by_who_never_reached_it(
+    s3_bucket, proxy, monkeypatch, capfd
 ):
-    store = open_store(f"s3://{s3_bucket}/x")
-    store.write("a", b"1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    lost = open_store(f"s3://{s3_bucket}/x")
+    lost.write("a", b"1")
+    monkeypatch.setattr(retries, "START_WAIT_S", 0.0)
+    monkeypatch.setattr(retries, "SAID_AFTER_S", 0.2)
+    with ThreadPoolExecutor(2) as pool:
+        with proxy.gone():
+            later = [
+                pool.submit(lost.read, "a"),
+                pool.submit(lambda: open_store(f"s3://{s3_bucket}/x").read("a")),
+            ]
+            said = ""
+            while said.count("waiting for it, at most 180 s") < 2:
+                assert not any(one.done() for one in later)
+                said += capfd.readouterr().err
+        assert [one.result() for one in later] == [b"1", b"1"]
+    assert said.count("is AWS_ENDPOINT_URL right?") == 1
+    assert capfd.readouterr().err.count("answers again") == 2
+    monkeypatch.setenv("LORID_STORE_WAIT_S", "0.5")
+    with proxy.gone(), pytest.raises(ArtifactError) as caught:
+        open_store(f"s3://{s3_bucket}/x").read("a")
+    one_line(caught, "Could not connect", "AWS_ENDPOINT_URL")
+
+
+def test_an_address_that_cannot_be_one_is_not_waited_for(s3_bucket, monkeypatch):
+    # Well below the patience for a server that is down, which would end this test.
+    monkeypatch.setattr(retries, "START_WAIT_S", 0.2)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid:9000")
     with pytest.raises(ArtifactError) as caught:
         open_store(f"s3://{s3_bucket}/x").read("a")
-    one_line(caught, "AWS_ENDPOINT_URL")
-    with ThreadPoolExecutor(1) as pool:
-        with proxy.gone():
-            later = pool.submit(store.read, "a")
-            threading.Event().wait(1)
-        assert later.result() == b"1"
+    one_line(caught, "no-such-host", "AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    with pytest.raises(ArtifactError) as caught:
+        open_store(f"s3://{s3_bucket}/x").read("a")
+    one_line(caught, "AWS_ENDPOINT_URL", "has no scheme", "write http://localhost:9000")
 
 
 def test_missing_bucket_wrong_keys_and_no_permission_are_explained(s3_bucket, monkeypatch):

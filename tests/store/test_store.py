@@ -151,8 +151,14 @@ def test_inputs_without_an_exact_form_are_refused(value):
 
 def test_a_store_that_cannot_be_used_says_so_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
+    for place in ("file", "file/store"):
+        with pytest.raises(ArtifactError, match="file is a file; name a folder") as caught:
+            open_store(str(tmp_path / place))
+        assert "\n" not in str(caught.value)
+    store = open_store(str(tmp_path / "later" / "store"))
+    (tmp_path / "later").write_text("not a folder")
     with pytest.raises(ArtifactError, match="a file is where a folder should be") as caught:
-        open_store(str(tmp_path / "file" / "store")).write("a", b"x")
+        store.write("a", b"x")
     assert "\n" not in str(caught.value)
     for malformed in ("s3://", "gs://bucket", ""):
         with pytest.raises(ArtifactError):
