@@ -54,7 +54,6 @@ def demo() -> RunConfig:
                 "down_proj",
             ),
             learning_rate=1e-3,
-            micro_batch_sequences=16,
             num_epochs=1,
             num_epochs_by_role={Role.KNOWLEDGE_GENERATOR: 3, Role.DEEP_REASONER: 4},
             max_sequence_tokens=512,
