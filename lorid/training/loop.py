@@ -96,11 +96,11 @@ class TrainingSession:
         active = [track for track in self.tracks.values() if track.is_active]
         losses = self._backward(active)
         rates = [float(track.scheduler.get_last_lr()[0]) for track in active]
-        most = 2 * math.log(self.base.config.vocab_size)
+        guess = math.log(self.base.config.vocab_size)
         norms: dict[Role, float] = {}
         for track, loss in zip(active, losses, strict=True):
             try:
-                norms[track.role] = track.finish_step(loss=loss, most=most)
+                norms[track.role] = track.finish_step(loss=loss, guess=guess)
             except TrainingError:
                 if len(self.tracks) == 1:
                     raise

@@ -130,7 +130,9 @@ class _SlicedLora(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: torch.Tensor
+    ) -> tuple[Any, ...]:
         (grad,) = grad_outputs
         x, weight, mask, *rest = ctx.saved_tensors
         num_pairs = 2 * len(ctx.plan)

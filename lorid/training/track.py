@@ -100,16 +100,20 @@ class RoleTrack:
             for place, index in enumerate(self.plan[self.step])
         ]
 
-    def finish_step(self, *, loss: float, most: float) -> float:
+    def finish_step(self, *, loss: float, guess: float) -> float:
         """Clip and apply the gradient that has been gathered; returns its norm before clipping.
 
         Raises:
-            TrainingError: loss or gradient is not finite, or the loss is over `most`; the weights
-                stay as they were, and the track takes no more steps.
+            TrainingError: loss or gradient is not finite, or the loss is more than twice what it
+                began with and than `guess`, the loss of guessing; the weights stay as they were,
+                and the track takes no more steps.
         """
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm))
-        if not math.isfinite(loss) or not math.isfinite(norm) or loss > most:
-            self.failure = TrainingError(self._why_stopped(loss, norm, most))
+        began = self.metrics[0].loss if self.metrics else loss
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        if not is_finite or loss > 2 * max(began, guess):
+            what = "exploded" if is_finite else "is not finite"
+            self.failure = TrainingError(self._why_stopped(what, loss=loss, norm=norm, began=began))
             self.optimizer.zero_grad(set_to_none=True)
             raise self.failure
         self.optimizer.step()
@@ -163,12 +167,13 @@ class RoleTrack:
         self.step = int(state["step"])
         self.metrics = [StepMetrics(**row) for _, row in read_jsonl(folder / METRICS_FILE)]
 
-    def _why_stopped(self, loss: float, norm: float, most: float) -> str:
+    def _why_stopped(self, what: str, *, loss: float, norm: float, began: float) -> str:
         ids = [self.examples[index].problem_id for index in self.plan[self.step]]
-        named = ", ".join(ids[:NUM_NAMED_PROBLEMS]) + (", ..." if len(ids) > 16 else "")
-        what = "exploded" if math.isfinite(loss) and math.isfinite(norm) else "is not finite"
+        named = ", ".join(ids[:NUM_NAMED_PROBLEMS])
+        if len(ids) > NUM_NAMED_PROBLEMS:
+            named += f" and {len(ids) - NUM_NAMED_PROBLEMS} more"
         return (
-            f"{self.role}: training {what} at step {self.step + 1}: loss {loss:.4g} (a guess costs "
-            f"{most / 2:.4g}), gradient norm {norm:.4g}, problems {named}; "
+            f"{self.role}: training {what} at step {self.step + 1}: loss {loss:.4g} (it began with "
+            f"{began:.4g}), gradient norm {norm:.4g}, problems {named}; "
             "lower training.learning_rate or look at these problems"
         )

@@ -1,6 +1,7 @@
 """The training step is right: its loss, its independence of batching, its resume."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tiny import tiny_config
 
 from lorid.config import RunConfig
 from lorid.demo.generator import generate
-from lorid.errors import AdapterMismatch, TrainingError
+from lorid.errors import AdapterMismatch, ConfigError, TrainingError
 from lorid.method.roles import Role
 from lorid.training.adapters import check_training, load_base, load_tokenizer
 from lorid.training.batches import encode_examples, plan_steps
@@ -150,6 +151,15 @@ def test_an_adapter_that_cannot_fit_is_refused(base, training, words):
     config = config_of(base, **training)
     with pytest.raises(AdapterMismatch, match=words):
         check_training(config)
+
+
+def test_a_tokenizer_without_an_end_is_found_before_training(base, tmp_path):
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    tokenizer = load_tokenizer(config_of(base).student)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="no EOS token"):
+        check_training(config_of(tmp_path))
 
 
 def test_too_long_examples_are_dropped_or_cut_and_counted(base):
