@@ -16,19 +16,27 @@ from lorid.config import TrainingConfig
 
 # The rest is for the optimizer, other roles on this machine and what the estimate does not see.
 SHARE_OF_FREE_MEMORY = 0.4
+# Layers that read one tensor keep it once.
+SHARING = {"q_proj": "attention", "k_proj": "attention", "v_proj": "attention",
+           "gate_proj": "mlp", "up_proj": "mlp"}  # fmt: skip
 
 
 def activation_bytes(config: Any, training: TrainingConfig, *, num_tokens: int) -> int:
     """Bytes that the backward pass needs, without checkpointing, logits aside."""
     width, inner = config.hidden_size, config.intermediate_size
     size = torch.empty((), dtype=config.dtype or torch.float32).element_size()
-    # Two norms keep float32 copies of their input; residuals, queries, keys, values, outputs.
-    per_layer = 2 * 4 * width + 10 * size * width + 4 * size * inner
-    num_adapted = len(training.target_modules)
-    per_layer += num_adapted * training.rank * size
+    # Two norms keep float32 copies; then queries, keys, values, outputs and the gated product.
+    per_layer = 8 * width + size * (6 * width + 3 * inner)
+    inputs = {target: inner if target == "down_proj" else width for target in _targets(training)}
+    kept = {SHARING.get(target, target): wide for target, wide in inputs.items()}
+    per_layer += size * (sum(kept.values()) + training.rank * len(inputs))
     if training.dropout:
-        per_layer += num_adapted * width
+        per_layer += sum(inputs.values())  # a byte for each input that is dropped or kept
     return num_tokens * config.num_hidden_layers * per_layer
+
+
+def _targets(training: TrainingConfig) -> list[str]:
+    return [target for target in training.target_modules if target != "lm_head"]
 
 
 def fits_in_memory(

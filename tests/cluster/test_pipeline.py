@@ -1,10 +1,13 @@
 """The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from small import small_config_text
 
 from lorid.artifacts.records import fetch, list_records
@@ -12,8 +15,9 @@ from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import evaluation_of, read_manifest
 from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
+from lorid.distributed.inputs import adapter_inputs
 from lorid.distributed.pipeline import run_pipeline
-from lorid.errors import ConfigError, ServeError, TrainingError
+from lorid.errors import AdapterMismatch, ConfigError, ServeError
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.replay import replay
@@ -109,12 +113,41 @@ def changed(config: RunConfig, *overrides: str) -> RunConfig:
     return parse_config(dump_config(config), overrides=overrides)
 
 
-def test_a_rank_that_does_not_fit_names_the_field_and_every_role(trained):
-    config = changed(trained, "training.rank=400", "training.max_failures=0")
-    with pytest.raises(TrainingError, match=r"training\.rank: 400 exceeds the width 192") as caught:
+def test_a_rank_that_does_not_fit_is_found_before_any_worker_starts(trained):
+    config = changed(trained, "training.rank=400")
+    before = os.listdir(f"{config.store}/train-runs")
+    with pytest.raises(
+        AdapterMismatch, match=r"training\.rank: 400 exceeds the width 192"
+    ) as caught:
         run_pipeline(config, stages=("train",), announce=lambda _: None)
     assert caught.value.exit_code == 2
-    assert all(str(role) in str(caught.value) for role in Role)
+    assert os.listdir(f"{config.store}/train-runs") == before
+
+
+def test_fused_training_gives_the_adapters_of_three_workers(trained, tmp_path):
+    store = open_store(trained.store)
+
+    def files() -> dict[str, dict[str, torch.Tensor]]:
+        newest = {record.name: record for record in list_records(store, kind="adapter")}
+        return {
+            name: load_file(
+                fetch(store, record, into=tmp_path / f"{record.version}-{name}")
+                / "adapter_model.safetensors"
+            )
+            for name, record in newest.items()
+        }
+
+    separate = files()
+    for record in list_records(store, kind="adapter"):
+        (Path(trained.store) / record.address / "record.json").unlink()
+    config = changed(trained, "training.mode=fused")
+    assert adapter_inputs(config, Role.DEEP_REASONER) == adapter_inputs(trained, Role.DEEP_REASONER)
+    run_pipeline(config, stages=("train",), announce=lambda _: None)
+    fused = files()
+    assert set(fused) == set(separate) == {f"again-{role}" for role in Role}
+    for name, weights in fused.items():
+        for key, weight in weights.items():
+            assert torch.allclose(weight, separate[name][key], atol=1e-3)
 
 
 def test_a_port_in_use_is_named_before_anything_starts(trained):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import KINDS, awaken, gradients, random_examples, tiny_config, tiny_session
+from tiny import KINDS, VOCAB_SIZE, awaken, gradients, random_examples, tiny_config, tiny_session
 from torch.nn import functional
 
 from lorid.training.batches import flatten
+from lorid.training.memory import activation_bytes
 
 LENGTHS = [5, 30, 17, 44, 2, 9]
 
@@ -144,3 +145,33 @@ def test_dora_learns_through_pefts_own_layers():
     assert len(track.weights) == 3 * 4  # A, B and the magnitude of q and v in two layers
     for weight, other in zip(track.weights, expected, strict=True):
         assert torch.allclose(weight.grad, other, atol=1e-5, rtol=0)
+
+
+ALL_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ALL_TARGETS])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_estimate_is_near_what_autograd_keeps(kind, dropout, targets):
+    config = tiny_config(dropout=dropout, target_modules=targets)
+    session = tiny_session(config, random_examples([40] * 6), kind=kind)
+    (track,) = session.tracks.values()
+    batch = flatten(track.upcoming(), device=torch.device("cpu"))
+    weights = {weight.untyped_storage().data_ptr() for weight in session.model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        session._token_losses(batch)
+    num_tokens = batch.input_ids.numel()
+    # The tiny vocabulary's logits are as large as the layers: not part of the estimate.
+    logits = 3 * 4 * VOCAB_SIZE * batch.targets.numel()
+    found = sum(storage.nbytes() for storage in kept.values()) - logits
+    estimate = activation_bytes(session.base.config, config.training, num_tokens=num_tokens)
+    assert 0.8 < estimate / found < 1.4

@@ -1,4 +1,4 @@
-"""The loss curve of PEFT with transformers' own Trainer, padded and accumulated, on the same order."""
+"""The loss curve of PEFT with transformers' own Trainer, padded and accumulated, in one order."""
 
 import pytest
 import torch

@@ -46,8 +46,8 @@ def tiny_base(kind: str = "qwen2", *, seed: int = 0) -> PreTrainedModel:
 def tiny_config(path: str | Path = "none", **training) -> RunConfig:
     model = ModelConfig(path=str(path), dtype="float32")
     settings = {
-        "rank": 4, "alpha": 8, "dropout": 0.0, "learning_rate": 1e-2, "num_epochs": 1,
-        "warmup_ratio": 0.0, "sequences_per_step": 6, "num_gpus": 0, "gradient_checkpointing": "off",
+        "rank": 4, "alpha": 8, "dropout": 0.0, "learning_rate": 1e-2, "warmup_ratio": 0.0,
+        "num_epochs": 1, "sequences_per_step": 6, "num_gpus": 0, "gradient_checkpointing": "off",
     }  # fmt: skip
     return RunConfig(
         name="t",
