@@ -57,6 +57,7 @@ def demo() -> RunConfig:
             num_epochs=1,
             num_epochs_by_role={Role.KNOWLEDGE_GENERATOR: 3, Role.DEEP_REASONER: 4},
             max_sequence_tokens=512,
+            micro_batch_tokens=1024,
             num_gpus=0,
         ),
         sampling=SamplingConfig(max_new_tokens=160),
