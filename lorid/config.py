@@ -132,6 +132,8 @@ class TrainingConfig(Section):
     copy of the base. `tokens_per_step` packs each step up to a number of tokens instead of taking
     `sequences_per_step`. A micro-batch is what is computed at once: it bounds memory, not results.
     `too_long`: sequences over the cut-off are dropped, or lose the middle of their prompt.
+    `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
+    from, instead of a fresh one.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -140,6 +142,7 @@ class TrainingConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     use_rslora: bool = False
     use_dora: bool = False
+    start_from: dict[Role, str] = {}
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
     sequences_per_step: Annotated[int, Field(ge=1)] = 16
     tokens_per_step: Annotated[int, Field(ge=16)] | None = None

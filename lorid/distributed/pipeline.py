@@ -108,7 +108,11 @@ def _announced(run: Run, stage: str) -> dict[str, Record]:
 def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
     """Resolve local paths, since workers start in other folders, and open the store."""
     store = open_store(config.store)
-    teacher = config.teacher
+    teacher, training = config.teacher, config.training
+    starts = {
+        role: str(Path(folder).expanduser().resolve())
+        for role, folder in training.start_from.items()
+    }
     resolved = config.model_copy(
         update={
             "store": store.uri,
@@ -116,6 +120,7 @@ def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
             "teacher": teacher.model_copy(
                 update={"model": _found(teacher.model, field="teacher.model")}
             ),
+            "training": training.model_copy(update={"start_from": starts}),
         }
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -67,6 +74,8 @@ def check_training(config: RunConfig) -> None:
         ConfigError: the model or its tokenizer cannot be loaded, or lacks a token.
     """
     student = config.student
+    for role, folder in config.training.start_from.items():
+        check_start(Path(folder), config.training, role=role)
     tokenizer = cast("TokenizerLike", load_tokenizer(student))
     encode_target(tokenizer, family=student.family, text="")
     try:
@@ -112,7 +121,8 @@ def new_adapters(
     An adapter is the same whichever others are beside it.
 
     Raises:
-        AdapterMismatch: a target module is not in the model, or the rank exceeds its width.
+        AdapterMismatch: a target module is not in the model, the rank exceeds its width, or an
+            adapter to start from does not fit.
     """
     check_targets(base, training)
     model: PeftModel | None = None
@@ -124,6 +134,9 @@ def new_adapters(
         else:
             model.add_adapter(role, lora_config(training))
     assert model is not None
+    for role, folder in training.start_from.items():
+        if role in roles:
+            _go_on_from(model, Path(folder), role=role)
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_" in name)
     return model
@@ -143,6 +156,61 @@ def lora_config(training: TrainingConfig) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def check_start(folder: Path, training: TrainingConfig, *, role: Role) -> None:
+    """Compare the settings of an adapter to go on from with those of the run.
+
+    Raises:
+        AdapterMismatch: it cannot be read, or its settings are others.
+    """
+    try:
+        found = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # damaged files raise whatever their parsers raise
+        cause = " ".join(str(error).split())[:160]
+        raise AdapterMismatch(f"training.start_from.{role}: {folder}: {cause}") from error
+    if not isinstance(found, LoraConfig) or not (folder / WEIGHTS_FILE).is_file():
+        raise AdapterMismatch(
+            f"training.start_from.{role}: {folder} is no LoRA adapter in safetensors "
+            f"(adapter_config.json and {WEIGHTS_FILE})"
+        )
+    targets = found.target_modules
+    pairs = {
+        "rank": (training.rank, found.r),
+        "alpha": (training.alpha, float(found.lora_alpha)),
+        "use_rslora": (training.use_rslora, found.use_rslora),
+        "use_dora": (training.use_dora, found.use_dora),
+        "target_modules": (
+            sorted(training.target_modules),
+            [targets] if isinstance(targets, str) else sorted(targets or ()),
+        ),
+    }
+    other = [
+        f"training.{name}={theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
+    ]
+    if other:
+        raise AdapterMismatch(
+            f"training.start_from.{role}: the adapter in {folder} was made with "
+            f"{', '.join(other)}; set them so"
+        )
+
+
+def _go_on_from(model: PeftModel, folder: Path, *, role: Role) -> None:
+    """Copy the weights of a saved adapter into the role's."""
+    saved = load_file(folder / WEIGHTS_FILE)
+    fresh = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
+    wrong = sorted(set(saved) ^ set(fresh)) or [
+        f"{name} of {tuple(saved[name].shape)} where the base needs {tuple(weight.shape)}"
+        for name, weight in fresh.items()
+        if saved[name].shape != weight.shape
+    ]
+    if wrong:
+        raise AdapterMismatch(
+            f"training.start_from.{role}: the adapter in {folder} was made for another base than "
+            f"{model.get_base_model().config.model_type}: {wrong[0]}; "
+            "name the base that it was trained on as student.path"
+        )
+    set_peft_model_state_dict(model, saved, adapter_name=role)
 
 
 def weights_of(model: PeftModel, role: Role) -> list[torch.nn.Parameter]:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,6 @@ from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import evaluation_of, read_manifest
 from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
-from lorid.distributed.inputs import adapter_inputs
 from lorid.distributed.pipeline import run_pipeline
 from lorid.errors import AdapterMismatch, ConfigError, ServeError
 from lorid.method.attempts import parse_attempts_line
@@ -125,29 +126,29 @@ def test_a_rank_that_does_not_fit_is_found_before_any_worker_starts(trained):
 
 
 def test_fused_training_gives_the_adapters_of_three_workers(trained, tmp_path):
-    store = open_store(trained.store)
+    shutil.copytree(trained.store, tmp_path / "store")
+    for record in list_records(open_store(trained.store), kind="adapter"):
+        shutil.rmtree(tmp_path / "store" / record.address)
+    config = changed(trained, f"store={tmp_path / 'store'}", "training.mode=fused")
+    run_pipeline(config, stages=("train",), announce=lambda _: None)
 
-    def files() -> dict[str, dict[str, torch.Tensor]]:
-        newest = {record.name: record for record in list_records(store, kind="adapter")}
+    def weights_in(store: str) -> dict[str, dict[str, torch.Tensor]]:
+        opened = open_store(store)
         return {
-            name: load_file(
-                fetch(store, record, into=tmp_path / f"{record.version}-{name}")
+            record.address: load_file(
+                fetch(opened, record, into=Path(tempfile.mkdtemp(dir=tmp_path)))
                 / "adapter_model.safetensors"
             )
-            for name, record in newest.items()
+            for record in list_records(opened, kind="adapter")
         }
 
-    separate = files()
-    for record in list_records(store, kind="adapter"):
-        (Path(trained.store) / record.address / "record.json").unlink()
-    config = changed(trained, "training.mode=fused")
-    assert adapter_inputs(config, Role.DEEP_REASONER) == adapter_inputs(trained, Role.DEEP_REASONER)
-    run_pipeline(config, stages=("train",), announce=lambda _: None)
-    fused = files()
-    assert set(fused) == set(separate) == {f"again-{role}" for role in Role}
-    for name, weights in fused.items():
-        for key, weight in weights.items():
-            assert torch.allclose(weight, separate[name][key], atol=1e-3)
+    separate, fused = weights_in(trained.store), weights_in(config.store)
+    # How adapters are trained is not what they are: the same versions.
+    assert set(fused) == set(separate)
+    assert len(fused) == 3
+    for address, weights in fused.items():
+        for name, weight in weights.items():
+            assert torch.allclose(weight, separate[address][name], atol=1e-3)
 
 
 def test_a_port_in_use_is_named_before_anything_starts(trained):
