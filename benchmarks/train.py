@@ -189,7 +189,7 @@ def measure(
             found.setdefault(name, []).append(merged)
             rate = merged["supervised_tokens"] / merged["cpu_s"]
             print(
-                f"round {number + 1}  {name:<26} {rate:8,.0f} supervised tokens a processor second  "
+                f"round {number + 1}  {name:<26} {rate:8,.0f} supervised tokens a CPU second  "
                 f"{merged['peak_mib']:,.0f} MiB",
                 flush=True,
             )

@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from peft import (
     LoraConfig,
-    PeftConfig,
     PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
@@ -26,12 +25,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
 from lorid.config import ModelConfig, RunConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike, encode_target
-
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
@@ -74,6 +72,11 @@ def check_training(config: RunConfig) -> None:
         ConfigError: the model or its tokenizer cannot be loaded, or lacks a token.
     """
     student = config.student
+    if config.training.use_dora:
+        raise ConfigError(
+            "training.use_dora: vLLM serves no DoRA adapters, so a run cannot use them; "
+            "TrainingSession trains them"
+        )
     for role, folder in config.training.start_from.items():
         check_start(Path(folder), config.training, role=role)
     tokenizer = cast("TokenizerLike", load_tokenizer(student))
@@ -162,28 +165,14 @@ def check_start(folder: Path, training: TrainingConfig, *, role: Role) -> None:
     """Compare the settings of an adapter to go on from with those of the run.
 
     Raises:
-        AdapterMismatch: it cannot be read, or its settings are others.
+        AdapterMismatch: it cannot be read, is damaged, or its settings are others.
     """
-    try:
-        found = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # damaged files raise whatever their parsers raise
-        cause = " ".join(str(error).split())[:160]
-        raise AdapterMismatch(f"training.start_from.{role}: {folder}: {cause}") from error
-    if not isinstance(found, LoraConfig) or not (folder / WEIGHTS_FILE).is_file():
-        raise AdapterMismatch(
-            f"training.start_from.{role}: {folder} is no LoRA adapter in safetensors "
-            f"(adapter_config.json and {WEIGHTS_FILE})"
-        )
-    targets = found.target_modules
+    info = check_adapter(folder)
     pairs = {
-        "rank": (training.rank, found.r),
-        "alpha": (training.alpha, float(found.lora_alpha)),
-        "use_rslora": (training.use_rslora, found.use_rslora),
-        "use_dora": (training.use_dora, found.use_dora),
-        "target_modules": (
-            sorted(training.target_modules),
-            [targets] if isinstance(targets, str) else sorted(targets or ()),
-        ),
+        "rank": (training.rank, info.rank),
+        "alpha": (training.alpha, info.config.lora_alpha),
+        "use_rslora": (training.use_rslora, info.config.use_rslora),
+        "target_modules": (sorted(training.target_modules), list(info.target_modules)),
     }
     other = [
         f"training.{name}={theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
@@ -207,8 +196,7 @@ def _go_on_from(model: PeftModel, folder: Path, *, role: Role) -> None:
     if wrong:
         raise AdapterMismatch(
             f"training.start_from.{role}: the adapter in {folder} was made for another base than "
-            f"{model.get_base_model().config.model_type}: {wrong[0]}; "
-            "name the base that it was trained on as student.path"
+            f"this: {wrong[0]}; name the base that it was trained on as student.path"
         )
     set_peft_model_state_dict(model, saved, adapter_name=role)
 
