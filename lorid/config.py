@@ -169,33 +169,50 @@ class TeacherConfig(Section):
 
 
 class TrainingConfig(Section):
-    """LoRA training of the three roles; the defaults are the published settings."""
+    """LoRA training of the three roles; the defaults are the published settings.
 
+    `mode`: "separate" trains each role on its own worker, "fused" all three on one worker over one
+    copy of the base. `tokens_per_step` packs each step up to a number of tokens instead of taking
+    `sequences_per_step`. A micro-batch is what is computed at once: it bounds memory, not results.
+    `too_long`: sequences over the cut-off are dropped, or lose the middle of their prompt.
+    `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
+    from, instead of a fresh one.
+    """
+
+    mode: Literal["separate", "fused"] = "separate"
     rank: Annotated[int, Field(ge=1)] = 512
     alpha: Annotated[float, Field(gt=0)] = 1024
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    use_rslora: bool = False
+    use_dora: bool = False
+    start_from: dict[Role, str] = {}
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
     sequences_per_step: Annotated[int, Field(ge=1)] = 16
-    micro_batch_sequences: Annotated[int, Field(ge=1)] = 4
+    tokens_per_step: Annotated[int, Field(ge=16)] | None = None
+    max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
+    too_long: Literal["drop", "truncate"] = "drop"
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    micro_batch_sequences: Annotated[int, Field(ge=1)] | None = None
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
     num_epochs: Epochs = 5
     num_epochs_by_role: dict[Role, Epochs] = Field(default_factory=dict[Role, float])
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1
 
-    @field_validator("micro_batch_sequences")
+    @field_validator("use_dora")
     @classmethod
-    def _divides(cls, micro_batch: int, info: ValidationInfo) -> int:
-        if info.data.get("sequences_per_step", micro_batch) % micro_batch:
-            raise ValueError("sequences_per_step must be a multiple of it")
-        return micro_batch
+    def _dora_alone(cls, use_dora: bool, info: ValidationInfo) -> bool:
+        if use_dora and info.data.get("mode") == "fused":
+            raise ValueError("DoRA cannot be trained fused; set training.mode to separate")
+        return use_dora
 
     def epochs_of(self, role: Role) -> float:
         """Number of epochs that `role` trains."""

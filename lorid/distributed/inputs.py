@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorid.artifacts.triples import TRIPLE_FORMAT, file_sha256, model_identity
+from lorid.artifacts.triples import TRIPLE_FORMAT, WEIGHTS_FILE, file_sha256, model_identity
 from lorid.config import ModelConfig, RunConfig
 from lorid.method.grader import GRADER_VERSION
 from lorid.method.roles import Role
@@ -75,9 +75,13 @@ def adapter_inputs(config: RunConfig, role: Role) -> dict[str, Any]:
     """Inputs of one adapter: the knowledge, the student, the settings of this role."""
     placement = {
         "num_cpus", "num_gpus", "num_threads", "max_failures", "checkpoint_every_steps",
-        "num_epochs", "num_epochs_by_role",
+        "checkpoint_minutes", "num_epochs", "num_epochs_by_role", "mode", "micro_batch_tokens",
+        "micro_batch_sequences", "gradient_checkpointing", "start_from",
     }  # fmt: skip
     settings = config.training.model_dump(mode="json", exclude=placement)
+    start = config.training.start_from.get(role)
+    if start is not None:
+        settings["start_from"] = file_sha256(Path(start) / WEIGHTS_FILE)[:16]
     return {
         **knowledge_inputs(config),
         **_model_inputs("student", config.student),
@@ -93,6 +97,8 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
     for role in Role:
         inputs |= {**adapter_inputs(config, role)}
         inputs[f"training.num_epochs.{role}"] = config.training.epochs_of(role)
+        if "training.start_from" in inputs:
+            inputs[f"training.start_from.{role}"] = inputs.pop("training.start_from")
     del inputs["role"], inputs["training.num_epochs"]
     return {
         **inputs,

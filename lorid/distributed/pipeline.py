@@ -108,15 +108,20 @@ def _announced(run: Run, stage: str) -> dict[str, Record]:
 def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
     """Resolve local paths, since workers start in other folders, and open the store."""
     store = open_store(config.store)
-    teacher = config.teacher
+    teacher, training = config.teacher, config.training
     if teacher.kind == "vllm":
         found = _found(teacher.vllm_model, field="teacher.model")
         teacher = teacher.model_copy(update={"model": found})
+    starts = {
+        role: str(Path(folder).expanduser().resolve())
+        for role, folder in training.start_from.items()
+    }
     resolved = config.model_copy(
         update={
             "store": store.uri,
             "student": _found(config.student, field="student"),
             "teacher": teacher,
+            "training": training.model_copy(update={"start_from": starts}),
         }
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)

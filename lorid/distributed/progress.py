@@ -3,7 +3,8 @@
     with Progress("knowledge") as progress:
         progress.update("teacher", done=64, total=1600, note="2 set aside")
 
-`StepBoard` is the actor to which training workers send their newest metrics; the driver reads it.
+`StepBoard` is the actor to which training workers send their newest metrics, and why they gave up;
+the driver reads it.
 """
 
 import sys
@@ -105,6 +106,7 @@ class StepBoard:
 
     def __init__(self) -> None:
         self.newest: dict[str, dict[str, float | int | str]] = {}
+        self.given_up: dict[str, str] = {}
 
     def post(self, role: str, metrics: Mapping[str, float | int | str]) -> None:
         """Replace a role's newest metrics."""
@@ -113,3 +115,11 @@ class StepBoard:
     def read(self) -> dict[str, dict[str, float | int | str]]:
         """The newest metrics by role."""
         return self.newest
+
+    def give_up(self, role: str, reason: str) -> None:
+        """Note that a role's worker stopped for a reason that no retry mends."""
+        self.given_up[str(role)] = reason
+
+    def read_given_up(self) -> dict[str, str]:
+        """The reasons by role."""
+        return self.given_up

@@ -11,7 +11,7 @@ from lorid.demo.generator import HELD_OUT_FAMILIES
 from lorid.jsonl import read_jsonl
 from lorid.method.roles import Role
 from lorid.report.data import ReportData, read_loss_curve
-from lorid.training.loop import METRICS_FILE
+from lorid.training.track import METRICS_FILE
 
 
 def collect(

@@ -1,4 +1,4 @@
-"""Three Ray Train runs at the same time, one per role.
+"""Ray Train runs of the three roles: one a role at the same time, or one for all (fused).
 
     driver --- thread IR --- TorchTrainer.fit() --- worker (own CPUs/GPU) --.
        |------ thread KG --- TorchTrainer.fit() --- worker -----------------+--> checkpoints in the
@@ -6,11 +6,14 @@
        |                                              |
        `-- display <-- StepBoard actor <--------------'  newest step metrics, sent without waiting
 
-Nothing waits for another role. A role that fails does not stop the others: what they finish is
-published, and the next run trains only what is missing. `report` is a barrier and throttles, so
-workers report at checkpoints only; a worker that dies goes on from its newest checkpoint.
+With `training.mode: fused` there is one thread and one worker, which holds the base once. Nothing
+waits for another role. A role that fails does not stop the others: what they finish is published,
+and the next run trains only what is missing. `report` is a barrier and throttles, so workers report
+at checkpoints only; a worker that dies goes on from its newest checkpoint. What no retry can mend
+is found here before workers start, or said by the worker to the board, and is not retried.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -42,12 +45,15 @@ from lorid.config import RunConfig
 from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
-from lorid.errors import TrainingError
+from lorid.errors import AdapterMismatch, TrainingError
+from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
-from lorid.training.adapters import load_tokenizer
-from lorid.training.batches import encode_examples
-from lorid.training.loop import ADAPTER_FOLDER, METRICS_FILE, TrainingSession
+from lorid.training.adapters import check_training, load_tokenizer
+from lorid.training.batches import EncodingCounts, Example, encode_examples
+from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
+from lorid.training.pace import Pace
+from lorid.training.track import METRICS_FILE
 
 SECONDS_BETWEEN_POSTS = 0.5
 # Between tries S3's client waits up to 20 s: 25 tries outlast a server that is gone for minutes.
@@ -65,30 +71,36 @@ class RoleJob:
 
 
 def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str) -> None:
-    """Train the roles at once, publishing each as it finishes.
+    """Train the roles, at once or fused, publishing each as its run finishes.
 
     Raises:
+        AdapterMismatch, ConfigError: the base does not fit the settings; nothing was started.
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
+    check_training(config)
     only_errors("ray.train")
+    groups = [list(jobs)] if training.mode == "fused" else [[job] for job in jobs]
     slots = concurrent_slots(
-        num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(jobs)
+        num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(groups)
     )
     gate = threading.Semaphore(slots)
     board = ray.remote(num_cpus=0)(StepBoard).remote()
     failures: dict[Role, Exception] = {}
 
-    def run(job: RoleJob) -> None:
+    def run(group: Sequence[RoleJob]) -> None:
         with gate:
             try:
-                _train_role(config, job, knowledge_address=knowledge_address, board=board)
+                failures.update(
+                    _train_group(config, group, knowledge_address=knowledge_address, board=board)
+                )
             except Exception as error:
-                failures[job.role] = error
+                failures.update({job.role: error for job in group})
 
     # Daemon threads: an interrupted driver must not wait for a fit() that nobody wants any more.
     threads = [
-        threading.Thread(target=run, args=(job,), name=job.run_name, daemon=True) for job in jobs
+        threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
+        for group in groups
     ]
     with Progress("train") as progress:
         for thread in threads:
@@ -101,7 +113,18 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         raise _explained(failures) from next(iter(failures.values()))
 
 
-def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, board: Board) -> None:
+def _group_name(group: Sequence[RoleJob]) -> str:
+    """A group's name in Ray Train: the same roles with the same inputs go on where they were."""
+    if len(group) == 1:
+        return group[0].run_name
+    digest = hashlib.sha256(" ".join(job.run_name for job in group).encode()).hexdigest()[:12]
+    return f"{group[0].run_name.partition('-' + group[0].role)[0]}-fused-{digest}"
+
+
+def _train_group(
+    config: RunConfig, group: Sequence[RoleJob], *, knowledge_address: str, board: Board
+) -> dict[Role, Exception]:
+    """Train and publish; returns the roles that their worker gave up, and why."""
     training = config.training
     resources = {"CPU": training.num_cpus}
     if training.num_gpus:
@@ -110,7 +133,7 @@ def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, boar
         _train_in_worker,
         train_loop_config={
             "config": config.model_dump_json(),
-            "role": str(job.role),
+            "roles": [str(job.role) for job in group],
             "knowledge_address": knowledge_address,
             "board": board,
         },
@@ -118,20 +141,34 @@ def _train_role(config: RunConfig, job: RoleJob, *, knowledge_address: str, boar
             num_workers=1, use_gpu=training.num_gpus > 0, resources_per_worker=resources
         ),
         run_config=RayRunConfig(
-            name=job.run_name,
+            name=_group_name(group),
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     result = trainer.fit()
+    given_up = cast("dict[str, str]", ray.get(board.read_given_up.remote()))
+    failures: dict[Role, Exception] = {
+        job.role: TrainingError(given_up[job.role]) for job in group if job.role in given_up
+    }
+    if len(failures) == len(group):
+        return failures
     if result.error is not None or result.checkpoint is None:
         raise TrainingError(str(result.error or "no checkpoint came back"))
-    with result.checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as clean:
-        # The checkpoint also holds optimizer state: only adapter and metrics are the artifact.
-        shutil.copytree(Path(folder) / ADAPTER_FOLDER, Path(clean), dirs_exist_ok=True)
-        shutil.copy(Path(folder) / METRICS_FILE, clean)
-        job.publish(Path(clean), result.metrics or {})
+    with result.checkpoint.as_directory() as folder:
+        for job in group:
+            if job.role not in failures:
+                _publish(job, Path(folder) / job.role, (result.metrics or {})[job.role])
+    return failures
+
+
+def _publish(job: RoleJob, trained: Path, details: Mapping[str, Any]) -> None:
+    """The checkpoint also holds optimizer state: only adapter and metrics are the artifact."""
+    with tempfile.TemporaryDirectory() as clean:
+        shutil.copytree(trained / ADAPTER_FOLDER, Path(clean), dirs_exist_ok=True)
+        shutil.copy(trained / METRICS_FILE, clean)
+        job.publish(Path(clean), details)
 
 
 def checkpoint_storage(store: str) -> dict[str, Any]:
@@ -167,53 +204,86 @@ class PatientS3(S3FileSystem):
 def _train_in_worker(settings: dict[str, Any]) -> None:
     """What each worker runs: load, restore if there is a checkpoint, train, report."""
     config = RunConfig.model_validate_json(settings["config"])
-    role, board = Role(settings["role"]), settings["board"]
+    roles, board = [Role(role) for role in settings["roles"]], settings["board"]
     torch.set_num_threads(config.training.num_threads)
-    device = torch.device("cuda" if config.training.num_gpus else "cpu")
-    tokenizer = load_tokenizer(config.student)
+    try:
+        problems = _fetch_problems(config, settings["knowledge_address"])
+        examples, counts = _encode(config, problems, roles=roles)
+        device = torch.device("cuda" if config.training.num_gpus else "cpu")
+        session = TrainingSession(config, examples=examples, device=device)
+        checkpoint = get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as saved:
+                session.restore(Path(saved))
+        _train_to_the_end(session, board=board, counts=counts)
+    except (TrainingError, AdapterMismatch) as error:
+        # It would fail in the same way again: said, and not raised for Ray to retry.
+        for role in roles:
+            ray.get(board.give_up.remote(role, str(error)))
+
+
+def _fetch_problems(config: RunConfig, address: str) -> list[EnrichedProblem]:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(config.store)
-        fetch(store, load_record(store, settings["knowledge_address"]), into=Path(folder))
-        problems = list(read_enriched(Path(folder)))
-    examples, num_dropped = encode_examples(
-        problems,
-        tokenizer=cast("TokenizerLike", tokenizer),
-        family=config.student.family,
-        role=role,
-        max_tokens=config.training.max_sequence_tokens,
-    )
-    session = TrainingSession(
-        config, role=role, examples=examples, tokenizer=tokenizer, device=device
-    )
-    checkpoint = get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as saved:
-            session.restore(Path(saved))
-    _train_to_the_end(session, board=board, num_dropped=num_dropped)
+        fetch(store, load_record(store, address), into=Path(folder))
+        return list(read_enriched(Path(folder)))
 
 
-def _train_to_the_end(session: TrainingSession, *, board: Board, num_dropped: int) -> None:
-    every = session.config.training.checkpoint_every_steps
+def _encode(
+    config: RunConfig, problems: Sequence[EnrichedProblem], *, roles: Sequence[Role]
+) -> tuple[dict[Role, list[Example]], dict[Role, EncodingCounts]]:
+    tokenizer = cast("TokenizerLike", load_tokenizer(config.student))
+    encoded = {
+        role: encode_examples(
+            problems,
+            tokenizer=tokenizer,
+            family=config.student.family,
+            role=role,
+            max_tokens=config.training.max_sequence_tokens,
+            too_long=config.training.too_long,
+        )
+        for role in roles
+    }
+    examples = {role: found for role, (found, _) in encoded.items()}
+    return examples, {role: counts for role, (_, counts) in encoded.items()}
+
+
+def _train_to_the_end(
+    session: TrainingSession, *, board: Board, counts: Mapping[Role, EncodingCounts]
+) -> None:
+    training = session.config.training
+    pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
     posted = 0.0
-    if session.step == session.num_steps:
-        _report(session, num_dropped=num_dropped)
-    while session.step < session.num_steps:
-        metrics = session.train_step()
-        is_last = session.step == session.num_steps
-        if is_last or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
-            board.post.remote(metrics.role, asdict(metrics))
+    if not session.is_active:
+        _report(session, counts)
+    while session.is_active:
+        try:
+            all_metrics = session.train_step()
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
+        if not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
+            for metrics in all_metrics:
+                board.post.remote(metrics.role, asdict(metrics))
             posted = time.monotonic()
-        if is_last or session.step % every == 0:
-            _report(session, num_dropped=num_dropped)
+        if pace.is_due(session.step) or not session.is_active:
+            _report(session, counts)
+            pace.saved(session.step)
+    for role, track in session.tracks.items():
+        if track.failure is not None:
+            ray.get(board.give_up.remote(role, str(track.failure)))
 
 
-def _report(session: TrainingSession, *, num_dropped: int) -> None:
+def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> None:
     summary = {
-        "step": session.step,
-        "loss": session.metrics[-1].loss,
-        "num_examples": len(session.examples),
-        "num_dropped_too_long": num_dropped,
-        "train_seconds": round(sum(metrics.seconds for metrics in session.metrics), 1),
+        str(role): {
+            "step": track.step,
+            "loss": track.metrics[-1].loss if track.metrics else float("nan"),
+            "num_examples": len(track.examples),
+            "num_dropped_too_long": counts[role].num_dropped,
+            "num_truncated": counts[role].num_truncated,
+            "train_seconds": round(sum(metrics.seconds for metrics in track.metrics), 1),
+        }
+        for role, track in session.tracks.items()
     }
     with tempfile.TemporaryDirectory() as folder:
         session.save(Path(folder))

@@ -1,24 +1,35 @@
-"""A base model wrapped with a fresh LoRA adapter, and the adapter's files.
+"""A base model with the roles' LoRA adapters, and the adapters' files.
 
 Adapters are PEFT's own format, safetensors only, so that `PeftModel.from_pretrained` and vLLM load
-them without lorid.
+them without lorid. In the model each is named after its role.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from lorid.config import ModelConfig, TrainingConfig
+from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
+from lorid.config import ModelConfig, RunConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError
 from lorid.method.roles import Role
+from lorid.method.templates import TokenizerLike, encode_target
 
 
 def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
@@ -53,8 +64,36 @@ def load_base(student: ModelConfig) -> PreTrainedModel:
         raise ConfigError(_cannot_load("model", student, error)) from error
 
 
-def new_adapter(base: PreTrainedModel, training: TrainingConfig, *, seed: int) -> PeftModel:
-    """The base with an untrained adapter; only the adapter's weights require gradients.
+def check_training(config: RunConfig) -> None:
+    """Find what no retry can mend before any worker starts; reads no weights.
+
+    Raises:
+        AdapterMismatch: a target module is not in the model, or the rank exceeds its width.
+        ConfigError: the model or its tokenizer cannot be loaded, or lacks a token.
+    """
+    student = config.student
+    if config.training.use_dora:
+        raise ConfigError(
+            "training.use_dora: vLLM serves no DoRA adapters, so a run cannot use them; "
+            "TrainingSession trains them"
+        )
+    for role, folder in config.training.start_from.items():
+        check_start(Path(folder), config.training, role=role)
+    tokenizer = cast("TokenizerLike", load_tokenizer(student))
+    encode_target(tokenizer, family=student.family, text="")
+    try:
+        settings = AutoConfig.from_pretrained(
+            student.path, revision=student.revision, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            shape = AutoModelForCausalLM.from_config(settings)
+    except Exception as error:  # damaged files raise whatever their parsers raise
+        raise ConfigError(_cannot_load("model", student, error)) from error
+    check_targets(shape, config.training)
+
+
+def check_targets(base: torch.nn.Module, training: TrainingConfig) -> None:
+    """Compare target modules and rank with the base's shape.
 
     Raises:
         AdapterMismatch: a target module is not in the model, or the rank exceeds its width.
@@ -75,29 +114,117 @@ def new_adapter(base: PreTrainedModel, training: TrainingConfig, *, seed: int) -
                 f"training.rank: {training.rank} exceeds the width {min(widths)} of {target!r}; "
                 f"lower it to {min(widths)} or less"
             )
+
+
+def new_adapters(
+    base: PreTrainedModel, training: TrainingConfig, *, roles: Sequence[Role], seed: int
+) -> PeftModel:
+    """The base with an untrained adapter for each role; only their weights require gradients.
+
+    An adapter is the same whichever others are beside it.
+
+    Raises:
+        AdapterMismatch: a target module is not in the model, the rank exceeds its width, or an
+            adapter to start from does not fit.
+    """
+    check_targets(base, training)
+    model: PeftModel | None = None
+    for role in roles:
+        torch.manual_seed(seed)
+        if model is None:
+            made = get_peft_model(base, lora_config(training), adapter_name=role)
+            model = cast("PeftModel", made)
+        else:
+            model.add_adapter(role, lora_config(training))
+    assert model is not None
+    for role, folder in training.start_from.items():
+        if role in roles:
+            _go_on_from(model, Path(folder), role=role)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    return model
+
+
+def lora_config(training: TrainingConfig) -> LoraConfig:
+    """The settings as PEFT's."""
     alpha = training.alpha
-    torch.manual_seed(seed)
-    return get_peft_model(
-        base,
-        LoraConfig(
-            r=training.rank,
-            # PEFT scales by alpha / rank and reads fractions too, whatever its annotation says.
-            lora_alpha=cast("int", int(alpha) if alpha.is_integer() else alpha),
-            lora_dropout=training.dropout,
-            target_modules=list(training.target_modules),
-            bias="none",
-            task_type="CAUSAL_LM",
-        ),
+    return LoraConfig(
+        r=training.rank,
+        # PEFT scales by alpha / rank and reads fractions too, whatever its annotation says.
+        lora_alpha=cast("int", int(alpha) if alpha.is_integer() else alpha),
+        lora_dropout=training.dropout,
+        target_modules=list(training.target_modules),
+        use_rslora=training.use_rslora,
+        use_dora=training.use_dora,
+        bias="none",
+        task_type="CAUSAL_LM",
     )
+
+
+def check_start(folder: Path, training: TrainingConfig, *, role: Role) -> None:
+    """Compare the settings of an adapter to go on from with those of the run.
+
+    Raises:
+        AdapterMismatch: it cannot be read, is damaged, or its settings are others.
+    """
+    info = check_adapter(folder)
+    pairs = {
+        "rank": (training.rank, info.rank),
+        "alpha": (training.alpha, info.config.lora_alpha),
+        "use_rslora": (training.use_rslora, info.config.use_rslora),
+        "target_modules": (sorted(training.target_modules), list(info.target_modules)),
+    }
+    other = [
+        f"training.{name}={theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
+    ]
+    if other:
+        raise AdapterMismatch(
+            f"training.start_from.{role}: the adapter in {folder} was made with "
+            f"{', '.join(other)}; set them so"
+        )
+
+
+def _go_on_from(model: PeftModel, folder: Path, *, role: Role) -> None:
+    """Copy the weights of a saved adapter into the role's."""
+    saved = load_file(folder / WEIGHTS_FILE)
+    fresh = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
+    wrong = sorted(set(saved) ^ set(fresh)) or [
+        f"{name} of {tuple(saved[name].shape)} where the base needs {tuple(weight.shape)}"
+        for name, weight in fresh.items()
+        if saved[name].shape != weight.shape
+    ]
+    if wrong:
+        raise AdapterMismatch(
+            f"training.start_from.{role}: the adapter in {folder} was made for another base than "
+            f"this: {wrong[0]}; name the base that it was trained on as student.path"
+        )
+    set_peft_model_state_dict(model, saved, adapter_name=role)
+
+
+def weights_of(model: PeftModel, role: Role) -> list[torch.nn.Parameter]:
+    """The role's own weights, in the model's order."""
+    mark = f".{role}"
+    return [
+        weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and (f"{mark}." in name or name.endswith(mark))
+    ]
 
 
 def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelConfig) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json` (with the base's name)."""
-    config = cast("LoraConfig", model.peft_config["default"])
+    config = cast("LoraConfig", model.peft_config[role])
     config.base_model_name_or_path = student.path
     config.revision = student.revision
+    weights = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in weights.items()},
+        folder / WEIGHTS_FILE,
+        metadata={"format": "pt"},
+    )
     config.inference_mode = True
-    model.save_pretrained(str(folder), safe_serialization=True)
+    config.save_pretrained(str(folder))
     config.inference_mode = False
     (folder / "README.md").write_text(
         f"---\nlibrary_name: peft\ntags: [lora, lorid, {role}]\n---\n"

@@ -1,12 +1,18 @@
-"""Examples, their order and their batches.
+"""Examples, which of them each step takes, and the flat batches that a step is computed in.
 
-The order is one endless sequence per role: epoch after epoch, each shuffled by (seed, epoch). Step
-s takes its own slice, so a resumed run needs only the step number to go on with the same data.
+    examples, dropped = encode_examples(problems, ...)
+    plan = plan_steps([e.num_tokens for e in examples], num_epochs=5, sequences_per_step=16, seed=1)
+    for group in micro_batches(placed, max_tokens=8192): flat = flatten(group, device=device)
+
+The order is one sequence of epochs per role, each shuffled by (seed, epoch), and a step is its own
+part of it: a resumed run needs only the step number to go on with the same data. Batches hold no
+padding: sequences lie end to end, each with its own positions.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +21,10 @@ from lorid.errors import TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import IGNORED_LABEL, TokenizerLike, encode_example
+from lorid.training.routing import Stretch
+
+# What is left of a prompt that is cut must still say what is asked.
+MIN_PROMPT_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +33,52 @@ class Example:
 
     input_ids: list[int]
     labels: list[int]
+    problem_id: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.input_ids)
+
+    @property
+    def num_supervised(self) -> int:
+        """Tokens with a loss; the first has nothing before it to be foretold from."""
+        return sum(label != IGNORED_LABEL for label in self.labels[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Padded tensors of shape (sequences, longest)."""
+class EncodingCounts:
+    """What became of problems that are longer than the cut-off."""
+
+    num_dropped: int = 0
+    num_truncated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """An example at its place: `key` names role and place, and is what dropout is drawn from."""
+
+    role: Role
+    key: str
+    example: Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatBatch:
+    """Sequences end to end in one row of tokens.
+
+    `supervised` are the positions whose next token has a loss, `targets` those tokens, and
+    `num_targets` how many each stretch has.
+    """
 
     input_ids: torch.Tensor
-    labels: torch.Tensor
-    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    boundaries: torch.Tensor
+    longest: int
+    supervised: torch.Tensor
+    targets: torch.Tensor
+    stretches: tuple[Stretch, ...]
+    num_targets: tuple[int, ...]
 
 
 def encode_examples(
@@ -41,23 +88,39 @@ def encode_examples(
     family: str,
     role: Role,
     max_tokens: int,
-) -> tuple[list[Example], int]:
-    """Examples of at most `max_tokens` ids, and how many problems were dropped as too long.
+    too_long: Literal["drop", "truncate"] = "drop",
+) -> tuple[list[Example], EncodingCounts]:
+    """Examples of at most `max_tokens` ids, and how many problems were dropped or cut.
+
+    "truncate" takes ids out of the middle of the prompt, never of the target.
 
     Raises:
         TrainingError: nothing is left to train on.
     """
     examples: list[Example] = []
+    num_truncated = 0
     for problem in problems:
         ids, labels = encode_example(tokenizer, family=family, role=role, problem=problem)
+        excess = len(ids) - max_tokens
+        if excess > 0 and too_long == "truncate":
+            ids, labels = _without_middle(ids, labels, excess)
+            num_truncated += len(ids) <= max_tokens
         if len(ids) <= max_tokens:
-            examples.append(Example(input_ids=ids, labels=labels))
+            found = problem.problem.problem_id
+            examples.append(Example(input_ids=ids, labels=labels, problem_id=found))
     if not examples:
         raise TrainingError(
             f"{role}: no example of at most {max_tokens} tokens among {len(problems)} problems; "
             "raise training.max_sequence_tokens"
         )
-    return examples, len(problems) - len(examples)
+    if not any(example.num_supervised for example in examples):
+        raise TrainingError(
+            f"{role}: none of {len(examples)} examples has a token to learn from; "
+            "their targets are empty"
+        )
+    return examples, EncodingCounts(
+        num_dropped=len(problems) - len(examples), num_truncated=num_truncated
+    )
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -68,35 +131,105 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return 0
 
 
-def num_steps(*, num_examples: int, num_epochs: float, sequences_per_step: int) -> int:
-    """Optimizer steps of a run: the examples of all epochs over the sequences of a step."""
-    return max(1, round(num_examples * num_epochs / sequences_per_step))
+def plan_steps(
+    lengths: Sequence[int],
+    *,
+    num_epochs: float,
+    sequences_per_step: int,
+    seed: int,
+    tokens_per_step: int | None = None,
+) -> list[list[int]]:
+    """Which examples each step takes, as indices.
+
+    A step takes `sequences_per_step`, or as many as fit in `tokens_per_step` (and at least one).
+    The sequences of a last, incomplete step are left out when they are fewer than half of it, and
+    otherwise filled up from one more epoch.
+    """
+    if tokens_per_step is not None:
+        total = max(1, round(len(lengths) * num_epochs))
+        return _by_tokens(_order(len(lengths), count=total, seed=seed), lengths, tokens_per_step)
+    num_steps = max(1, round(len(lengths) * num_epochs / sequences_per_step))
+    order = list(_order(len(lengths), count=num_steps * sequences_per_step, seed=seed))
+    return [
+        order[start : start + sequences_per_step]
+        for start in range(0, len(order), sequences_per_step)
+    ]
 
 
-def step_indices(step: int, *, num_examples: int, sequences_per_step: int, seed: int) -> list[int]:
-    """Which examples step `step` (from 0) takes, as indices."""
-    chosen: list[int] = []
-    position = step * sequences_per_step
-    while len(chosen) < sequences_per_step:
-        epoch, offset = divmod(position, num_examples)
-        order = list(range(num_examples))
-        random.Random(f"{seed}-{epoch}").shuffle(order)
-        taken = order[offset : offset + sequences_per_step - len(chosen)]
-        chosen += taken
-        position += len(taken)
-    return chosen
+def micro_batches(
+    placed: Sequence[Placed], *, max_tokens: int, max_sequences: int | None = None
+) -> list[list[Placed]]:
+    """Parts of a step that are computed at once, in order; a sequence is never divided."""
+    groups: list[list[Placed]] = [[]]
+    num_tokens = 0
+    for one in placed:
+        length = one.example.num_tokens
+        is_full = num_tokens + length > max_tokens or len(groups[-1]) == max_sequences
+        if groups[-1] and is_full:
+            groups.append([])
+            num_tokens = 0
+        groups[-1].append(one)
+        num_tokens += length
+    return groups
 
 
-def collate(examples: Sequence[Example], *, pad_id: int, device: torch.device) -> Batch:
-    """One padded batch; padding is on the right and not supervised."""
-    longest = max(len(example.input_ids) for example in examples)
+def flatten(placed: Sequence[Placed], *, device: torch.device) -> FlatBatch:
+    """One row of all the sequences' tokens."""
+    ids: list[int] = []
+    positions: list[int] = []
+    supervised: list[int] = []
+    targets: list[int] = []
+    stretches: list[Stretch] = []
+    num_targets: list[int] = []
+    for one in placed:
+        start, example = len(ids), one.example
+        ids += example.input_ids
+        positions += range(example.num_tokens)
+        found = [at for at, label in enumerate(example.labels) if at and label != IGNORED_LABEL]
+        supervised += [start + at - 1 for at in found]
+        targets += [example.labels[at] for at in found]
+        num_targets.append(len(found))
+        stretches.append(Stretch(role=one.role, start=start, end=len(ids), key=one.key))
 
-    def padded(rows: list[list[int]], fill: int) -> torch.Tensor:
-        filled = [row + [fill] * (longest - len(row)) for row in rows]
-        return torch.tensor(filled, dtype=torch.long, device=device)
+    def tensor(values: list[int], dtype: torch.dtype = torch.long) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
 
-    return Batch(
-        input_ids=padded([example.input_ids for example in examples], pad_id),
-        labels=padded([example.labels for example in examples], IGNORED_LABEL),
-        attention_mask=padded([[1] * len(example.input_ids) for example in examples], 0),
+    return FlatBatch(
+        input_ids=tensor(ids).unsqueeze(0),
+        position_ids=tensor(positions).unsqueeze(0),
+        boundaries=tensor([0, *(stretch.end for stretch in stretches)], torch.int32),
+        longest=max(one.example.num_tokens for one in placed),
+        supervised=tensor(supervised),
+        targets=tensor(targets),
+        stretches=tuple(stretches),
+        num_targets=tuple(num_targets),
     )
+
+
+def _order(num_examples: int, *, count: int, seed: int) -> Iterator[int]:
+    """The first `count` indices of epoch after epoch."""
+    for start in range(0, count, num_examples):
+        order = list(range(num_examples))
+        random.Random(f"{seed}-{start // num_examples}").shuffle(order)
+        yield from order[: count - start]
+
+
+def _by_tokens(order: Iterator[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    steps: list[list[int]] = [[]]
+    num_tokens = 0
+    for index in order:
+        if steps[-1] and num_tokens + lengths[index] > budget:
+            steps.append([])
+            num_tokens = 0
+        steps[-1].append(index)
+        num_tokens += lengths[index]
+    return steps
+
+
+def _without_middle(ids: list[int], labels: list[int], excess: int) -> tuple[list[int], list[int]]:
+    """The sequence with `excess` ids fewer in its prompt, or as it was if too little were left."""
+    num_prompt = next((at for at, label in enumerate(labels) if label != IGNORED_LABEL), len(ids))
+    if num_prompt - excess < MIN_PROMPT_TOKENS:
+        return ids, labels
+    start = (num_prompt - excess) // 2
+    return ids[:start] + ids[start + excess :], labels[:start] + labels[start + excess :]

@@ -1,188 +1,200 @@
-"""The training step of one role, and its state.
+"""The training step of one role, or of several over one base, and its state.
 
-    session = TrainingSession(config, role=role, examples=examples, tokenizer=tok, device=device)
-    while session.step < session.num_steps:
-        metrics = session.train_step()
+    session = TrainingSession(config, examples={role: examples}, device=device)
+    while session.is_active:
+        for metrics in session.train_step(): ...
 
-The loss of a step is the sum over its supervised tokens divided by their number, over all of its
-micro-batches: not a mean of means. Logits are computed only where there is a label. A session knows
-nothing about Ray or files beyond the folder that it is told to save to.
+A step flattens the sequences of every role in it into micro-batches without padding. A role's
+loss is the sum over the supervised tokens of its whole step divided by their number, not a mean of
+means. Logits are computed only where there is a label. A role alone and a role beside others
+(fused) go through the same code: tokens of different sequences never meet, each role's go through
+its own adapter, and dropout is drawn per sequence. A session knows nothing about Ray, or about
+files beyond the folder that it is told to save to.
 """
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel
 
 from lorid.config import RunConfig
-from lorid.errors import TrainingError
-from lorid.jsonl import read_jsonl, write_jsonl
+from lorid.errors import ConfigError, TrainingError
 from lorid.method.roles import Role
-from lorid.method.templates import IGNORED_LABEL
-from lorid.training.adapters import load_base, new_adapter, save_adapter
-from lorid.training.batches import (
-    Batch,
-    Example,
-    collate,
-    num_steps,
-    padding_id,
-    step_indices,
-)
+from lorid.training.adapters import load_base, new_adapters, save_adapter, weights_of
+from lorid.training.attention import PACKED_ATTENTION, use_packed_attention
+from lorid.training.batches import Example, FlatBatch, flatten, micro_batches
+from lorid.training.memory import fits_in_memory
+from lorid.training.routing import Route, route_adapters
+from lorid.training.track import RoleTrack, StepMetrics
 
-STATE_FILE = "state.pt"
-METRICS_FILE = "metrics.jsonl"
 ADAPTER_FOLDER = "adapter"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-    """What one optimizer step did; rates are real tokens (no padding) a second."""
-
-    role: str
-    step: int
-    num_steps: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens_per_s: float
-    supervised_tokens: int
-    seconds: float
+RANDOM_FILE = "random.pt"
 
 
 class TrainingSession:
-    """One role's model, optimizer and position."""
+    """One base, and a track for each role that trains on it."""
 
     def __init__(
         self,
         config: RunConfig,
         *,
-        role: Role,
-        examples: Sequence[Example],
-        tokenizer: PreTrainedTokenizerBase,
+        examples: Mapping[Role, Sequence[Example]],
         device: torch.device,
+        base: PreTrainedModel | None = None,
     ) -> None:
         training = config.training
-        self.config, self.role, self.examples, self.device = config, role, examples, device
-        self.pad_id = padding_id(tokenizer)
-        self.model = new_adapter(load_base(config.student), training, seed=config.seed).to(device)
+        self.config, self.device = config, device
+        self.base = base or load_base(config.student)
+        use_packed_attention(self.base)
+        self.model = new_adapters(self.base, training, roles=list(examples), seed=config.seed)
+        self.model.to(device)
         self.model.train()
-        self.weights = [p for p in self.model.parameters() if p.requires_grad]
-        self.num_steps = num_steps(
-            num_examples=len(examples),
-            num_epochs=training.epochs_of(role),
-            sequences_per_step=training.sequences_per_step,
-        )
-        self.optimizer = torch.optim.AdamW(
-            self.weights, lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-        self.scheduler = get_cosine_schedule_with_warmup(
-            self.optimizer, math.ceil(training.warmup_ratio * self.num_steps), self.num_steps
-        )
-        self.step = 0
-        self.metrics: list[StepMetrics] = []
+        self.route = Route()
+        num_unrouted = route_adapters(self.model, self.route, dropout=training.dropout)
+        if num_unrouted and len(examples) > 1:
+            raise ConfigError(
+                f"training.mode: {num_unrouted} of the adapted layers are not plain linear layers "
+                "and cannot be trained fused; set it to separate"
+            )
+        self.tracks = {
+            role: RoleTrack(
+                role,
+                examples=found,
+                weights=weights_of(self.model, role),
+                training=training,
+                seed=config.seed,
+            )
+            for role, found in examples.items()
+        }
+        self.is_checkpointing = self._chooses_checkpointing()
+        if self.is_checkpointing:
+            self.base.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def train_step(self) -> StepMetrics:
-        """One optimizer step over `sequences_per_step` sequences.
+    @property
+    def is_active(self) -> bool:
+        """Whether any role has a step left."""
+        return any(track.is_active for track in self.tracks.values())
+
+    @property
+    def step(self) -> int:
+        """The step of the furthest role that is still at work, or was last."""
+        tracks = list(self.tracks.values())
+        return max(track.step for track in ([t for t in tracks if t.is_active] or tracks))
+
+    def train_step(self) -> list[StepMetrics]:
+        """One optimizer step of every role that is not finished.
 
         Raises:
-            TrainingError: the loss or the gradient is not finite; the weights are as before.
+            TrainingError: no role can go on: loss or gradient not finite, or exploded. A role that
+                fails beside others is left out from then on, with the reason in its `failure`.
         """
         started = time.monotonic()
-        training = self.config.training
-        chosen = self._step_examples()
-        num_supervised = sum(_num_supervised(example) for example in chosen)
-        loss = 0.0
-        for start in range(0, len(chosen), training.micro_batch_sequences):
-            micro_batch = chosen[start : start + training.micro_batch_sequences]
-            batch = collate(micro_batch, pad_id=self.pad_id, device=self.device)
-            part = self._summed_loss(batch) / num_supervised
-            part.backward()
-            loss += part.item()
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.weights, training.max_grad_norm))
-        learning_rate = float(self.scheduler.get_last_lr()[0])
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            raise TrainingError(
-                f"{self.role}: loss {loss} and gradient norm {grad_norm} at step {self.step + 1}; "
-                "lower training.learning_rate"
-            )
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
+        active = [track for track in self.tracks.values() if track.is_active]
+        losses = self._backward(active)
+        rates = [float(track.scheduler.get_last_lr()[0]) for track in active]
+        guess = math.log(self.base.config.vocab_size)
+        norms: dict[Role, float] = {}
+        for track, loss in zip(active, losses, strict=True):
+            try:
+                norms[track.role] = track.finish_step(loss=loss, guess=guess)
+            except TrainingError:
+                if len(self.tracks) == 1:
+                    raise
         seconds = time.monotonic() - started
-        num_tokens = sum(len(example.input_ids) for example in chosen)
-        metrics = StepMetrics(
-            role=str(self.role),
-            step=self.step,
-            num_steps=self.num_steps,
-            loss=loss,
-            learning_rate=learning_rate,
-            grad_norm=grad_norm,
-            tokens_per_s=num_tokens / seconds,
-            supervised_tokens=num_supervised,
-            seconds=seconds,
-        )
-        self.metrics.append(metrics)
-        return metrics
+        if not norms:
+            raise next(track.failure for track in active if track.failure)
+        return [
+            track.record(loss=loss, norm=norms[track.role], rate=rate, seconds=seconds)
+            for track, loss, rate in zip(active, losses, rates, strict=True)
+            if track.role in norms
+        ]
 
     def save(self, folder: Path) -> None:
-        """Write the adapter, the metrics so far and everything that a resume needs."""
-        save_adapter(
-            self.model, folder / ADAPTER_FOLDER, role=self.role, student=self.config.student
-        )
-        write_jsonl(folder / METRICS_FILE, (asdict(metrics) for metrics in self.metrics))
-        state = {
-            "step": self.step,
-            "weights": [weight.detach().cpu() for weight in self.weights],
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+        """Write a folder for each role: adapter, metrics so far, all that a resume needs."""
+        for role, track in self.tracks.items():
+            save_adapter(
+                self.model,
+                folder / role / ADAPTER_FOLDER,
+                role=role,
+                student=self.config.student,
+            )
+            track.save(folder / role)
+        # lorid's own dropout needs no state; a base's own, and DoRA's, come from here.
+        state = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        torch.save(state, folder / STATE_FILE)
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        torch.save(state, folder / RANDOM_FILE)
 
     def restore(self, folder: Path) -> None:
-        """Go on exactly where `save` left off; the file is lorid's own, read without pickle."""
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-        with torch.no_grad():
-            for weight, saved in zip(self.weights, state["weights"], strict=True):
-                weight.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        torch.set_rng_state(state["rng"])
-        if "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        self.step = int(state["step"])
-        self.metrics = [StepMetrics(**row) for _, row in read_jsonl(folder / METRICS_FILE)]
+        """Go on exactly where `save` left off."""
+        for role, track in self.tracks.items():
+            track.restore(folder / role)
+        state = torch.load(folder / RANDOM_FILE, map_location="cpu", weights_only=True)
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
-    def _step_examples(self) -> list[Example]:
-        indices = step_indices(
-            self.step,
-            num_examples=len(self.examples),
-            sequences_per_step=self.config.training.sequences_per_step,
-            seed=self.config.seed,
+    def _backward(self, active: Sequence[RoleTrack]) -> list[float]:
+        """Gather the gradients of the active roles' next steps; returns their losses."""
+        training = self.config.training
+        placed = [one for track in active for one in track.upcoming()]
+        number = {track.role: index for index, track in enumerate(active)}
+        num_supervised = [0] * len(active)
+        for one in placed:
+            num_supervised[number[one.role]] += one.example.num_supervised
+        shares = torch.tensor([1 / max(1, num) for num in num_supervised], device=self.device)
+        totals = torch.zeros(len(active), device=self.device)
+        for group in micro_batches(
+            placed,
+            max_tokens=training.micro_batch_tokens,
+            max_sequences=training.micro_batch_sequences,
+        ):
+            batch = flatten(group, device=self.device)
+            if not batch.targets.numel():
+                continue
+            roles = torch.tensor([number[one.role] for one in group]).repeat_interleave(
+                torch.tensor(batch.num_targets)
+            )
+            roles = roles.to(self.device)
+            parts = self._token_losses(batch) * shares[roles]
+            parts.sum().backward()
+            totals.index_add_(0, roles, parts.detach())
+        self.route.clear()
+        return [float(total) for total in totals.tolist()]
+
+    def _token_losses(self, batch: FlatBatch) -> torch.Tensor:
+        """Cross-entropy of each supervised token, in float32."""
+        self.route.set(batch.stretches)
+        lengths = {}
+        if self.base.config._attn_implementation == PACKED_ATTENTION:
+            lengths = {
+                "cu_seq_lens_q": batch.boundaries,
+                "cu_seq_lens_k": batch.boundaries,
+                "max_length_q": batch.longest,
+                "max_length_k": batch.longest,
+            }
+        logits = self.base(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=batch.supervised,
+            **lengths,
+        ).logits[0]
+        return functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+    def _chooses_checkpointing(self) -> bool:
+        training = self.config.training
+        if training.gradient_checkpointing != "auto":
+            return training.gradient_checkpointing == "on"
+        longest = sum(
+            max(sum(track.examples[i].num_tokens for i in chosen) for chosen in track.plan)
+            for track in self.tracks.values()
         )
-        # Neighbours of like length pad least; the step's gradient does not depend on this order.
-        return sorted((self.examples[index] for index in indices), key=lambda e: len(e.input_ids))
-
-    def _summed_loss(self, batch: Batch) -> torch.Tensor:
-        """Cross-entropy summed over the supervised tokens, in float32."""
-        causal_lm: Any = self.model.get_base_model()
-        hidden = causal_lm.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-        ).last_hidden_state[:, :-1]
-        targets = batch.labels[:, 1:]
-        is_supervised = targets != IGNORED_LABEL
-        logits = causal_lm.lm_head(hidden[is_supervised])
-        return functional.cross_entropy(logits.float(), targets[is_supervised], reduction="sum")
-
-
-def _num_supervised(example: Example) -> int:
-    return sum(label != IGNORED_LABEL for label in example.labels)
+        num_tokens = min(longest, max(training.micro_batch_tokens, training.max_sequence_tokens))
+        return not fits_in_memory(
+            self.base.config, training, num_tokens=num_tokens, device=self.device
+        )

@@ -1,10 +1,15 @@
 """The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder."""
 
 import json
+import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from small import small_config_text
 
 from lorid.artifacts.records import fetch, list_records
@@ -13,7 +18,7 @@ from lorid.artifacts.triples import evaluation_of, read_manifest
 from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
-from lorid.errors import ConfigError, ServeError, TrainingError
+from lorid.errors import AdapterMismatch, ConfigError, ServeError
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.replay import replay
@@ -114,12 +119,41 @@ def changed(config: RunConfig, *overrides: str) -> RunConfig:
     return parse_config(dump_config(config), overrides=overrides)
 
 
-def test_a_rank_that_does_not_fit_names_the_field_and_every_role(trained):
-    config = changed(trained, "training.rank=400", "training.max_failures=0")
-    with pytest.raises(TrainingError, match=r"training\.rank: 400 exceeds the width 192") as caught:
+def test_a_rank_that_does_not_fit_is_found_before_any_worker_starts(trained):
+    config = changed(trained, "training.rank=400")
+    before = os.listdir(f"{config.store}/train-runs")
+    with pytest.raises(
+        AdapterMismatch, match=r"training\.rank: 400 exceeds the width 192"
+    ) as caught:
         run_pipeline(config, stages=("train",), announce=lambda _: None)
     assert caught.value.exit_code == 2
-    assert all(str(role) in str(caught.value) for role in Role)
+    assert os.listdir(f"{config.store}/train-runs") == before
+
+
+def test_fused_training_gives_the_adapters_of_three_workers(trained, tmp_path):
+    shutil.copytree(trained.store, tmp_path / "store")
+    for record in list_records(open_store(trained.store), kind="adapter"):
+        shutil.rmtree(tmp_path / "store" / record.address)
+    config = changed(trained, f"store={tmp_path / 'store'}", "training.mode=fused")
+    run_pipeline(config, stages=("train",), announce=lambda _: None)
+
+    def weights_in(store: str) -> dict[str, dict[str, torch.Tensor]]:
+        opened = open_store(store)
+        return {
+            record.address: load_file(
+                fetch(opened, record, into=Path(tempfile.mkdtemp(dir=tmp_path)))
+                / "adapter_model.safetensors"
+            )
+            for record in list_records(opened, kind="adapter")
+        }
+
+    separate, fused = weights_in(trained.store), weights_in(config.store)
+    # How adapters are trained is not what they are: the same versions.
+    assert set(fused) == set(separate)
+    assert len(fused) == 3
+    for address, weights in fused.items():
+        for name, weight in weights.items():
+            assert torch.allclose(weight, separate[address][name], atol=1e-3)
 
 
 def test_a_port_in_use_is_named_before_anything_starts(trained):

@@ -1,20 +1,26 @@
 """The training step is right: its loss, its independence of batching, its resume."""
 
+import itertools
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny import tiny_config
 
-from lorid.config import EngineConfig, ModelConfig, RunConfig, TeacherConfig, TrainingConfig
+from lorid.config import RunConfig
 from lorid.demo.generator import generate
-from lorid.errors import AdapterMismatch, TrainingError
+from lorid.errors import AdapterMismatch, ConfigError, TrainingError
 from lorid.method.roles import Role
-from lorid.training.adapters import load_base, load_tokenizer, new_adapter
-from lorid.training.batches import encode_examples, num_steps, step_indices
+from lorid.training.adapters import check_training, load_base, load_tokenizer
+from lorid.training.batches import encode_examples, plan_steps
 from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
 from lorid.training.pretrain import new_student, train_tokenizer
+from lorid.training.track import RoleTrack
 
 
 @pytest.fixture(scope="module")
@@ -28,40 +34,33 @@ def base(tmp_path_factory) -> Path:
 
 
 def config_of(base: Path, **training) -> RunConfig:
-    model = ModelConfig(path=str(base), dtype="float32")
-    settings = {
-        "rank": 8, "alpha": 16, "dropout": 0.0, "learning_rate": 1e-2, "num_epochs": 1,
-        "sequences_per_step": 8, "micro_batch_sequences": 8, "num_gpus": 0,
-    }  # fmt: skip
-    return RunConfig(
-        name="t",
-        student=model,
-        teacher=TeacherConfig(model=model, engine=EngineConfig(num_gpus=0)),
-        training=TrainingConfig(**{**settings, **training}),
-    )
+    settings = {"rank": 8, "alpha": 16, "sequences_per_step": 8, "max_sequence_tokens": 512}
+    return tiny_config(base, **{**settings, **training})
 
 
 def session_of(config: RunConfig, role: Role = Role.INTUITIVE_REASONER) -> TrainingSession:
-    tokenizer = load_tokenizer(config.student)
     examples, _ = encode_examples(
         generate(split="train", count=32, seed=1),
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(config.student),
         family="tokenizer",
         role=role,
-        max_tokens=512,
+        max_tokens=config.training.max_sequence_tokens,
     )
-    return TrainingSession(
-        config, role=role, examples=examples, tokenizer=tokenizer, device=torch.device("cpu")
-    )
+    return TrainingSession(config, examples={role: examples}, device=torch.device("cpu"))
+
+
+def track_of(session: TrainingSession) -> RoleTrack:
+    (track,) = session.tracks.values()
+    return track
 
 
 def weights_of(session: TrainingSession) -> list[torch.Tensor]:
-    return [weight.detach().clone() for weight in session.weights]
+    return [weight.detach().clone() for weight in track_of(session).weights]
 
 
 def test_loss_is_the_mean_over_supervised_tokens_of_the_plain_model(base):
     session = session_of(config_of(base))
-    chosen = session._step_examples()
+    chosen = [placed.example for placed in track_of(session).upcoming()]
     total, count = 0.0, 0
     for example in chosen:
         ids = torch.tensor([example.input_ids])
@@ -71,7 +70,7 @@ def test_loss_is_the_mean_over_supervised_tokens_of_the_plain_model(base):
             if label != -100:
                 total -= log_probs[position - 1, label].item()
                 count += 1
-    assert session.train_step().loss == pytest.approx(total / count, abs=1e-5)
+    assert session.train_step()[0].loss == pytest.approx(total / count, abs=1e-5)
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -79,7 +78,7 @@ def test_a_step_does_not_depend_on_the_micro_batch(base, role):
     whole, parts = (
         session_of(config_of(base, micro_batch_sequences=size), role) for size in (8, 2)
     )
-    assert whole.train_step().loss == pytest.approx(parts.train_step().loss, abs=1e-5)
+    assert whole.train_step()[0].loss == pytest.approx(parts.train_step()[0].loss, abs=1e-5)
     for one, other in zip(weights_of(whole), weights_of(parts), strict=True):
         assert torch.allclose(one, other, atol=2e-4)
 
@@ -92,9 +91,9 @@ def test_only_the_adapter_learns(base):
         if not weight.requires_grad
     }
     before = weights_of(session)
-    first = session.train_step().loss
+    first = session.train_step()[0].loss
     for _ in range(3):
-        last = session.train_step().loss
+        last = session.train_step()[0].loss
     assert last < first
     assert any(not torch.equal(a, b) for a, b in zip(before, weights_of(session), strict=True))
     for name, weight in session.model.named_parameters():
@@ -118,19 +117,23 @@ def test_a_resumed_session_ends_bit_for_bit_like_an_uninterrupted_one(base, tmp_
         resumed.train_step()
     for one, other in zip(weights_of(uninterrupted), weights_of(resumed), strict=True):
         assert torch.equal(one, other)
-    assert [m.step for m in resumed.metrics] == [1, 2, 3, 4]
-    assert [m.loss for m in resumed.metrics] == [m.loss for m in uninterrupted.metrics]
+    assert [m.step for m in track_of(resumed).metrics] == [1, 2, 3, 4]
+    assert [m.loss for m in track_of(resumed).metrics] == [
+        m.loss for m in track_of(uninterrupted).metrics
+    ]
 
 
 def test_the_saved_adapter_gives_the_same_logits_in_peft(base, tmp_path):
     session = session_of(config_of(base))
     session.train_step()
     session.save(tmp_path)
-    assert load_file(tmp_path / ADAPTER_FOLDER / "adapter_model.safetensors")
-    loaded = PeftModel.from_pretrained(
-        load_base(session.config.student), str(tmp_path / ADAPTER_FOLDER)
+    assert load_file(
+        tmp_path / Role.INTUITIVE_REASONER / ADAPTER_FOLDER / "adapter_model.safetensors"
     )
-    ids = torch.tensor([session.examples[0].input_ids])
+    loaded = PeftModel.from_pretrained(
+        load_base(session.config.student), str(tmp_path / Role.INTUITIVE_REASONER / ADAPTER_FOLDER)
+    )
+    ids = torch.tensor([track_of(session).examples[0].input_ids])
     with torch.no_grad():
         assert torch.allclose(
             loaded(input_ids=ids).logits, session.model(input_ids=ids).logits, atol=1e-5
@@ -141,43 +144,77 @@ def test_the_saved_adapter_gives_the_same_logits_in_peft(base, tmp_path):
     ("training", "words"),
     [
         ({"target_modules": ("q_proj", "nope")}, "no linear layer 'nope'"),
-        ({"rank": 500}, "exceeds the width"),
+        ({"rank": 500}, "exceeds the width 192 of 'q_proj'"),
     ],
 )
 def test_an_adapter_that_cannot_fit_is_refused(base, training, words):
     config = config_of(base, **training)
     with pytest.raises(AdapterMismatch, match=words):
-        new_adapter(load_base(config.student), config.training, seed=1)
+        check_training(config)
 
 
-def test_too_long_examples_are_dropped_and_counted(base):
+def test_a_tokenizer_without_an_end_is_found_before_training(base, tmp_path):
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    tokenizer = load_tokenizer(config_of(base).student)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="no EOS token"):
+        check_training(config_of(tmp_path))
+
+
+def test_too_long_examples_are_dropped_or_cut_and_counted(base):
     tokenizer = load_tokenizer(config_of(base).student)
     problems = generate(split="train", count=20, seed=1)
 
-    def encode(max_tokens: int):
+    def encode(max_tokens: int, **more):
         return encode_examples(
             problems,
             tokenizer=tokenizer,
             family="tokenizer",
             role=Role.INTUITIVE_REASONER,
             max_tokens=max_tokens,
+            **more,
         )
 
-    examples, num_dropped = encode(110)
-    assert 0 < num_dropped < 20
-    assert len(examples) + num_dropped == 20
+    whole, _ = encode(512)
+    examples, counts = encode(110)
+    assert 0 < counts.num_dropped < 20
+    assert len(examples) + counts.num_dropped == 20
+    assert counts.num_truncated == 0
+
+    cut, counts = encode(110, too_long="truncate")
+    assert counts.num_truncated > 0
+    assert len(cut) + counts.num_dropped == 20
+    originals = {example.problem_id: example for example in whole}
+    for example in cut:
+        original = originals[example.problem_id]
+        assert example.num_tokens == min(110, original.num_tokens)
+        assert example.num_supervised == original.num_supervised
+        # The prompt loses its middle: both ends are as they were.
+        assert example.input_ids[:4] == original.input_ids[:4]
+        assert (
+            example.input_ids[-example.num_supervised - 4 :]
+            == (original.input_ids[-original.num_supervised - 4 :])
+        )
     with pytest.raises(TrainingError, match="max_sequence_tokens"):
         encode(16)
 
 
 def test_every_epoch_takes_each_example_once():
-    steps = num_steps(num_examples=10, num_epochs=2, sequences_per_step=4)
-    taken = [
-        index
-        for step in range(steps)
-        for index in step_indices(step, num_examples=10, sequences_per_step=4, seed=3)
-    ]
-    assert steps == 5
+    plan = plan_steps([5] * 10, num_epochs=2, sequences_per_step=4, seed=3)
+    taken = [index for step in plan for index in step]
+    assert len(plan) == 5
     assert sorted(taken[:10]) == list(range(10))
     assert sorted(taken[10:]) == list(range(10))
     assert taken[:10] != taken[10:]
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), epochs=st.integers(1, 3))
+def test_packed_steps_hold_every_example_once_an_epoch_within_the_budget(lengths, epochs):
+    plan = plan_steps(lengths, num_epochs=epochs, sequences_per_step=4, seed=3, tokens_per_step=50)
+    taken = [index for step in plan for index in step]
+    assert sorted(taken) == sorted(list(range(len(lengths))) * epochs)
+    assert all(sum(lengths[index] for index in step) <= 50 for step in plan)
+    # No step could have taken the next one's first sequence too.
+    for step, following in itertools.pairwise(plan):
+        assert sum(lengths[index] for index in [*step, following[0]]) > 50

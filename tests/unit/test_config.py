@@ -53,14 +53,14 @@ preset: demo
 seed: -1
 sampling: {max_new_tokens: 600}
 teacher: {sampling: {max_new_tokens: 900}, num_engines: 0}
-training: {rank: 0, micro_batch_sequences: 3}
+training: {rank: 0, mode: fused, use_dora: true}
 data: {source: jsonl, num_train: 0}
 """
     with pytest.raises(ConfigError, match="8 problem") as caught:
         parse_config(text)
     for field in (
         "seed", "engine", "teacher.engine", "teacher.num_engines", "training.rank",
-        "training.micro_batch_sequences", "data.test", "data.num_train",
+        "training.use_dora", "data.test", "data.num_train",
     ):  # fmt: skip
         assert f"\n  {field}: " in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_what_a_file_leaves_out_is_said_with_a_fix():
         ("preset: demo\ndata: {source: jsonl}", "'train' and 'test'"),
         ("preset: demo\nsampling: {max_new_tokens: 512}", "max_model_len"),
         ("preset: demo\nteacher: {sampling: {max_new_tokens: 512}}", r"teacher\.engine: .*512"),
-        ("preset: demo\ntraining: {micro_batch_sequences: 3}", "must be a multiple"),
+        ("preset: demo\ntraining: {mode: fused, use_dora: true}", "cannot be trained fused"),
         ("preset: demo\ntraining: [1, 2]", "training: expected a mapping"),
         ("preset: demo\ntraining:", "training: expected a mapping"),
         ("preset: demo\nseed: 1\nseed: 2", "given twice: seed"),

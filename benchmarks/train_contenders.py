@@ -1,0 +1,170 @@
+"""One training run in a process of its own, by lorid or by TRL: started by `benchmarks/train.py`.
+
+    python benchmarks/train_contenders.py lorid '{"folder": ..., "roles": [...], ...}'
+
+Prints one JSON line: losses by role and step, processor and wall seconds of the steps after the
+first, tokens in them, and seconds and processor seconds of the whole process. The same base,
+sequences, order, settings and seed for every contender.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STARTED = time.monotonic()
+SEED = 1
+RANK, ALPHA, LEARNING_RATE = 64, 128, 1e-3
+
+
+def read_rows(folder: Path, role: str) -> list[dict[str, Any]]:
+    """The role's sequences: input_ids and labels."""
+    return json.loads((folder / f"{role}.json").read_text())
+
+
+def config_of(folder: Path, settings: dict[str, Any]) -> Any:
+    """lorid's config for the benchmark."""
+    from lorid.config import ModelConfig, RunConfig, TeacherConfig, TrainingConfig
+
+    model = ModelConfig(path=str(folder / "base"), dtype="float32")
+    return RunConfig(
+        name="bench",
+        seed=SEED,
+        student=model,
+        teacher=TeacherConfig(model=model),
+        training=TrainingConfig(
+            rank=RANK, alpha=ALPHA, dropout=settings["dropout"], learning_rate=LEARNING_RATE,
+            num_epochs=1, warmup_ratio=0.0, sequences_per_step=settings["sequences_per_step"],
+            tokens_per_step=settings.get("tokens_per_step"), gradient_checkpointing="off",
+            micro_batch_tokens=settings.get("micro_batch_tokens", 8192), num_gpus=0,
+        ),
+    )  # fmt: skip
+
+
+class Watch:
+    """Processor and wall seconds since the end of the first step, which warms up."""
+
+    def __init__(self) -> None:
+        self.cpu = self.wall = 0.0
+        self.started: tuple[float, float] | None = None
+
+    def step_ended(self) -> None:
+        """Start at the first call, measure at each later one."""
+        now = (time.process_time(), time.monotonic())
+        if self.started is None:
+            self.started = now
+        self.cpu, self.wall = now[0] - self.started[0], now[1] - self.started[1]
+
+
+def placed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """So arranged that lorid's shuffle takes them in the order of the file, as TRL reads them."""
+    from lorid.training.batches import plan_steps
+
+    plan = plan_steps([1] * len(rows), num_epochs=1, sequences_per_step=1, seed=SEED)
+    found = dict(zip((index for (index,) in plan), rows, strict=True))
+    return [found[index] for index in range(len(rows))]
+
+
+def run_lorid(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Solo with one role, fused with several."""
+    import torch
+
+    from lorid.method.roles import Role
+    from lorid.training.batches import Example
+    from lorid.training.loop import TrainingSession
+
+    examples = {
+        Role(role): [Example(**row) for row in placed(read_rows(folder, role))]
+        for role in settings["roles"]
+    }
+    config = config_of(folder, settings)
+    session = TrainingSession(config, examples=examples, device=torch.device("cpu"))
+    watch = Watch()
+    while session.is_active:
+        session.train_step()
+        watch.step_ended()
+    counted = [m for track in session.tracks.values() for m in track.metrics if m.step > 1]
+    assert all(m.grad_norm > 0 for m in counted)
+    return {
+        "losses": {str(r): [m.loss for m in t.metrics] for r, t in session.tracks.items()},
+        "cpu_s": watch.cpu,
+        "wall_s": watch.wall,
+        "supervised_tokens": sum(m.supervised_tokens for m in counted),
+        "tokens": sum(m.num_tokens for m in counted),
+    }
+
+
+def run_trl(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """TRL's SFTTrainer over PEFT: padded, or with its own packing."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    (role,) = settings["roles"]
+    rows = read_rows(folder, role)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    torch.manual_seed(SEED)
+    lora = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=settings["dropout"],
+        target_modules=["q_proj", "v_proj"], bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = get_peft_model(base, lora)
+    watch, seen = Watch(), []
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            watch.step_ended()
+
+    trainer = SFTTrainer(
+        model=model,
+        train_dataset=Dataset.from_list([{k: r[k] for k in ("input_ids", "labels")} for r in rows]),
+        processing_class=AutoTokenizer.from_pretrained(folder / "base"),
+        callbacks=[Steps()],
+        args=SFTConfig(
+            output_dir=str(folder / "trl"), per_device_train_batch_size=settings["batch"],
+            gradient_accumulation_steps=settings["accumulate"], num_train_epochs=1,
+            learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler_type="cosine",
+            weight_decay=0.0, max_grad_norm=1.0, logging_steps=1, report_to=[], use_cpu=True,
+            save_strategy="no", disable_tqdm=True, bf16=False, gradient_checkpointing=False,
+            train_sampling_strategy="sequential", max_length=settings["max_length"],
+            packing=settings["packing"], shuffle_dataset=False,
+        ),
+    )  # fmt: skip
+    collate = trainer.data_collator
+
+    def counted(batch: list[dict[str, Any]]) -> Any:
+        found = collate(batch)
+        labels = found["labels"]
+        seen.append(int((labels[:, 1:] != -100).sum()))
+        return found
+
+    trainer.data_collator = counted
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {
+        "losses": {role: losses},
+        "cpu_s": watch.cpu,
+        "wall_s": watch.wall,
+        "supervised_tokens": sum(seen[settings["accumulate"] :]),
+    }
+
+
+def main() -> None:
+    import torch
+
+    settings = json.loads(sys.argv[2])
+    torch.set_num_threads(settings.get("num_threads", 1))
+    run = {"lorid": run_lorid, "trl": run_trl}[sys.argv[1]]
+    result = run(Path(settings["folder"]), settings)
+    result["process_wall_s"] = time.monotonic() - STARTED
+    result["process_cpu_s"] = time.process_time()
+    print("RESULT " + json.dumps(result), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
