@@ -199,11 +199,9 @@ class Ledger:
         if not new:
             return
         loop = asyncio.get_running_loop()
-        waits: list[asyncio.Future[None]] = []
-        for response in new:
-            line, wait = response.to_line(), loop.create_future()
-            self.waiting.append((line, wait))
-            waits.append(wait)
+        lines = [response.to_line() for response in new]
+        waits: list[asyncio.Future[None]] = [loop.create_future() for _ in new]
+        self.waiting += zip(lines, waits, strict=True)
         if len(self.waiting) >= UPLOAD_RESPONSES:
             self.wake.set()
         if self.flushing is None or self.flushing.done():
@@ -212,8 +210,8 @@ class Ledger:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        for response in new:
-            self._know(response, response.to_line())
+        for response, line in zip(new, lines, strict=True):
+            self._know(response, line)
 
     @property
     def num_waiting(self) -> int:
