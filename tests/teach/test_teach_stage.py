@@ -1,4 +1,4 @@
-"""The knowledge stage on Ray with an API teacher: rejects, retries, the cap, and no key anywhere."""
+"""The knowledge stage on Ray with an API teacher: rejects, retries, the cap, no key anywhere."""
 
 import os
 from pathlib import Path
