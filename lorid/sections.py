@@ -35,9 +35,9 @@ class ApiConfig(Section):
     key (never the key itself); None asks without one. `api_version` makes it an Azure deployment.
     The limits are those of the whole cluster, whatever the number of `num_workers`. `max_tries` is
     how often one request is sent when the server fails; `give_up_after_s` is how long nothing at
-    all may succeed before the stage stops. `hedge_after_s` sends a slow request a second time.
-    `extra` holds further options of the request's body, such as `reasoning_effort`; `omit` names
-    those that the model does not take.
+    all may succeed before the stage stops. `hedge_after_s` sends a request that takes longer once
+    more, where the limits have room; both may be charged. `extra` holds further options of the
+    request's body, such as `reasoning_effort`; `omit` names those that the model does not take.
     """
 
     model: Annotated[str, Field(min_length=1)]

@@ -124,7 +124,8 @@ def _answered(
     is_vllm = teacher.kind == "vllm"
     batch_rows = teacher.batch_rows
     if teacher.kind == "batch":
-        batch_rows = max(batch_rows, -(-teacher.batch.max_requests // 32))
+        # Few and large: each batch of rows at work is a thread of the worker.
+        batch_rows = max(batch_rows, -(-pool.slots_each // 32))
     num_blocks = max(1, -(-len(problems) // batch_rows))
     batches = min(pool.batches_each(batch_rows), num_blocks + 1)
     rows = [{"problem": json.dumps(problem.to_row())} for problem in problems]

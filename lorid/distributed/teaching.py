@@ -32,7 +32,7 @@ from lorid.teacher.asking import Manner, ask_problem
 from lorid.teacher.base import Teacher
 from lorid.teacher.desk import Answer, Desk, DeskPolicy, DeskStats, Stop, Wanted
 from lorid.teacher.failures import Failure
-from lorid.teacher.ledger import Ledger, Stored
+from lorid.teacher.ledger import Ledger, Stored, merge_shards
 from lorid.teacher.limiter import Limiter, Limits
 from lorid.teacher.window import Window
 
@@ -52,13 +52,14 @@ class Pool:
     slots_each: int
     limits: Limits
     permit_s: float
+    rows_per_slot: int = 3
 
     def batches_each(self, batch_rows: int) -> int:
         """Batches at once for each worker: rows for all slots, and twice that many in waiting.
 
         A batch ends with its slowest row; the others must fill the slots meanwhile.
         """
-        return max(2, -(-3 * self.slots_each // batch_rows))
+        return max(2, -(-self.rows_per_slot * self.slots_each // batch_rows))
 
 
 def pool_of(teacher: TeacherConfig) -> Pool:
@@ -76,10 +77,15 @@ def pool_of(teacher: TeacherConfig) -> Pool:
     assert teacher.api is not None
     api = teacher.api
     if teacher.kind == "batch":
-        num = teacher.batch.max_requests
-        limits = Limits(max_in_flight=num)
+        # A second batch fills while the first is worked off.
+        slots = 2 * teacher.batch.max_requests
         return Pool(
-            min_workers=1, max_workers=1, slots_each=num, limits=limits, permit_s=BATCH_PERMIT_S
+            min_workers=1,
+            max_workers=1,
+            slots_each=slots,
+            limits=Limits(max_in_flight=slots),
+            permit_s=BATCH_PERMIT_S,
+            rows_per_slot=1,
         )
     workers = min(api.num_workers, api.max_in_flight)
     return Pool(
@@ -163,6 +169,7 @@ def start_desk(config: RunConfig) -> Any:
     Raises:
         ArtifactError: the ledger cannot be read.
     """
+    merge_shards(open_store(config.store), config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(DeskActor)
     desk = actor.options(
@@ -216,6 +223,11 @@ def make_teacher(config: RunConfig, *, key: SecretStr) -> Teacher:
     from lorid.teacher.api import ApiTeacher
 
     assert teacher.api is not None
+    if teacher.kind == "batch":
+        from lorid.teacher.batch import BatchTeacher, Journal
+
+        journal = Journal(open_store(config.store), name=config.name)
+        return BatchTeacher(teacher, key=key, identity=teacher_inputs(config), journal=journal)
     return ApiTeacher(teacher.api, sampling=teacher.sampling, key=key)
 
 
@@ -266,6 +278,7 @@ class TeacherWorker:
             policy=policy_of(self.config),
             identity=teacher_inputs(self.config),
             max_tries=api.max_tries if api else 1,
+            hedge_after_s=api.hedge_after_s if api and self.config.teacher.kind == "api" else None,
             num_slots=answer.num_slots,
             stopped=answer.stop,
         )

@@ -12,6 +12,9 @@ masked.
 import asyncio
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
@@ -54,9 +57,11 @@ def read_key(api: ApiConfig) -> SecretStr:
 
 def connect(api: ApiConfig, key: SecretStr) -> "AsyncOpenAI":
     """The client; nothing is sent yet."""
-    from openai import AsyncAzureOpenAI, AsyncOpenAI
+    from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
     settings: dict[str, Any] = {
+        # Its default transport looks at every open connection for each request.
+        "http_client": DefaultAioHttpClient(timeout=api.timeout_s),
         "api_key": key.get_secret_value(),
         "max_retries": 0,
         "timeout": api.timeout_s,
@@ -123,26 +128,17 @@ class ApiTeacher:
 
     async def ask(self, request: TeacherRequest) -> Reply:
         """See `Teacher.ask`."""
-        from openai import APIConnectionError, APIStatusError
-
         if self.client is None:
             self.client = connect(self.api, self.key)
         body = body_of(request, api=self.api, sampling=self.sampling)
-        try:
-            # The client's time-out is for each read: a server that drips would never meet it.
-            async with asyncio.timeout(self.api.timeout_s):
-                return read_completion(await self._post(body))
-        except APIStatusError as error:
-            response = error.response
-            failure = of_status(response.status_code, headers=response.headers, body=response.text)
-            raise Failed(self._masked(failure)) from None
-        except TimeoutError as error:
-            reason = f"no answer within {self.api.timeout_s:g} s"
-            raise Failed(Failure(kind="passing", reason=reason)) from error
-        except APIConnectionError as error:
-            cause = error.__cause__ or error
-            reason = short(f"connection: {type(cause).__name__} {cause}")
-            raise Failed(self._masked(Failure(kind="passing", reason=reason))) from None
+        with explained(self.key):
+            try:
+                # The client's time-out is for each read: a server that drips never meets it.
+                async with asyncio.timeout(self.api.timeout_s):
+                    return read_completion(await self._post(body))
+            except TimeoutError as error:
+                reason = f"no answer within {self.api.timeout_s:g} s"
+                raise Failed(Failure(kind="passing", reason=reason)) from error
 
     async def aclose(self) -> None:
         """See `Teacher.aclose`."""
@@ -152,17 +148,30 @@ class ApiTeacher:
 
     async def _post(self, body: dict[str, Any]) -> bytes:
         assert self.client is not None
-        raw = await self.client.chat.completions.with_raw_response.create(
-            model=body.pop("model"), messages=body.pop("messages"), extra_body=body
-        )
-        return raw.http_response.content
+        # Below the typed method, whose walk through the body's types costs as much as the sending.
+        return await self.client.post("/chat/completions", cast_to=bytes, body=body)
 
-    def _masked(self, failure: Failure) -> Failure:
-        key = self.key.get_secret_value()
-        reason = failure.reason
-        if key != NO_KEY:
-            reason = reason.replace(key, "***")
-        return Failure(kind=failure.kind, reason=reason, wait_s=failure.wait_s)
+
+@contextmanager
+def explained(key: SecretStr) -> Iterator[None]:
+    """Turn what the `openai` client raises in the block into `Failed`, without the key."""
+    from openai import APIConnectionError, APIStatusError
+
+    try:
+        yield
+    except APIStatusError as error:
+        response = error.response
+        failure = of_status(response.status_code, headers=response.headers, body=response.text)
+    except APIConnectionError as error:
+        cause = error.__cause__ or error
+        reason = short(f"connection: {type(cause).__name__} {cause}")
+        failure = Failure(kind="passing", reason=reason)
+    else:
+        return
+    secret = key.get_secret_value()
+    if secret != NO_KEY:
+        failure = replace(failure, reason=failure.reason.replace(secret, "***"))
+    raise Failed(failure)
 
 
 def _text(content: object) -> str:

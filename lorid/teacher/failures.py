@@ -97,7 +97,7 @@ def damaged(what: str) -> Failure:
 
 
 def wait_asked(headers: Mapping[str, str]) -> float | None:
-    """Seconds without a request that the server asks for: Retry-After, or an empty limit's reset."""
+    """Seconds of rest that the server asks for: Retry-After, or an empty limit's reset."""
     lower = {key.lower(): value for key, value in headers.items()}
     waits = [
         _milliseconds(lower.get("retry-after-ms", "")),

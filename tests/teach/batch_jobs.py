@@ -8,6 +8,7 @@ and "line missing" of its lines; "failed" and "expired" (half of it done) of the
 count in the log as received when the batch is made and as sent when its output is fetched.
 """
 
+import hashlib
 import json
 import re
 import time
@@ -91,7 +92,10 @@ class BatchJobs:
             question = question_id(question_in(body["messages"]))
             self.state.asked[question] += 1
             ticket = Ticket(
-                number=self.state.num_requests, question=question, model=str(body["model"])
+                number=self.state.num_requests,
+                question=question,
+                body=hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16],
+                model=str(body["model"]),
             )
             self.state.note("received", ticket)
             tickets.append(ticket)

@@ -14,6 +14,7 @@ fail always. One thread on uvloop: some thousands of requests a second.
 
 import argparse
 import asyncio
+import hashlib
 import json
 import math
 import socket
@@ -110,7 +111,8 @@ class Connection(asyncio.Protocol):
         model = str(request.get("model", ""))
         question = question_id(question_in(request["messages"]))
         state.num_requests += 1
-        ticket = Ticket(number=state.num_requests, question=question, model=model)
+        body = hashlib.sha256(self.body).hexdigest()[:16]
+        ticket = Ticket(number=state.num_requests, question=question, body=body, model=model)
         num_tokens = len(self.body) // 4 + int(request.get("max_tokens") or 0)
         if settings.api_key and self.authorization != f"Bearer {settings.api_key}":
             return self.refuse(replace(ticket, fault="401"), 401)
@@ -164,7 +166,10 @@ class Connection(asyncio.Protocol):
             return self.send(int(fault[:3]), HTML, kind="text/html", ticket=ticket)
         if fault == "200 error":
             return self.send(200, _error(500)[1], ticket=ticket)
-        body = _json(completion(request, fault=fault, number=ticket.number))
+        content = completion(request, fault=fault, number=ticket.number)
+        if self.state.settings.numbered_models:
+            content["model"] += f"-{ticket.number}"
+        body = _json(content)
         if fault == "bad body":
             body = body[: len(body) // 2]
         if fault == "hang":

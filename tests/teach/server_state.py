@@ -15,13 +15,15 @@ class Settings:
 
     `latency`: {"kind": "constant", "mean_s"}, "uniform" (0 to twice mean_s), "exponential", or
     {"kind": "lognormal", "median_s", "sigma"}. `faults`: probability by name. `stubborn`: share of
-    the questions that meet this fault at every request. Limits of 0 are off.
+    the questions that meet this fault at every request. `numbered_models` puts the request's number
+    into the answer's model. Limits of 0 are off.
     """
 
     seed: int = 0
     latency: Mapping[str, Any] = field(default_factory=lambda: {"kind": "constant", "mean_s": 0.0})
     faults: Mapping[str, float] = field(default_factory=dict)
     stubborn: Mapping[str, float] = field(default_factory=dict)
+    numbered_models: bool = False
     max_faults_per_question: int = 1_000_000
     requests_per_minute: float = 0
     tokens_per_minute: float = 0
@@ -57,10 +59,11 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What the log says about a request."""
+    """What the log says about a request; `body` is a hash of all that was asked."""
 
     number: int
     question: str
+    body: str
     model: str
     fault: str | None = None
 
