@@ -3,8 +3,8 @@
     plan = plan_run(config, assumed=Assumed())
     plan.teacher.num_requests, plan.teacher.price
 
-Problems, source questions and requests are counted; what the store and the ledger hold already is
-not counted again. Steps are those of all problems: what will be set aside or is too long takes none.
+Problems, source questions and requests are counted; what store and ledger hold already is not
+counted again. Steps are those of all problems: what is set aside or too long takes none.
 What depends on texts that do not exist yet, or on a machine that was not measured, is named an
 estimate and rests on `Assumed`.
 """
