@@ -4,9 +4,12 @@ Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 130 interrup
 Ray, torch and vLLM are imported inside the commands that need them, so `--help` is instant.
 """
 
-from lorid.cli import configs, demo, endpoint, hub, merging, replay, runs, store, triples
+from lorid.cli import (
+    configs, demo, endpoint, hub, knowledge, merging, plan, replay, runs, store, triples,
+)  # fmt: skip
 from lorid.cli.app import main
 
 __all__ = [
-    "configs", "demo", "endpoint", "hub", "main", "merging", "replay", "runs", "store", "triples",
+    "configs", "demo", "endpoint", "hub", "knowledge", "main", "merging", "plan", "replay", "runs",
+    "store", "triples",
 ]  # fmt: skip

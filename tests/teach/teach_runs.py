@@ -183,8 +183,10 @@ def knowledge_records(store: str) -> list[Record]:
 
 def outcomes(store: str, record: Record, folder: Path) -> tuple[dict[str, list[str]], dict]:
     """Rules by question, and reasons by question, of an artifact."""
+    from lorid.artifacts.enriched import read_enriched
+
     fetch(open_store(store), record, into=folder)
-    kept = {item.problem.question: list(item.knowledge) for item in read_enriched(folder)}
+    kept = {row.problem.question: list(row.knowledge) for row in read_enriched(folder)}
     rejects = {r["question"]: r["reason"] for _, r in read_jsonl(folder / "rejects.jsonl")}
     return kept, rejects
 
