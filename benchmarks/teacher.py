@@ -1,6 +1,6 @@
 """The API teacher against what is possible, and beside its peers, on one local server.
 
-    python benchmarks/teacher.py [--rows 960] [--runs 1] [--load in-flight] [--curator-python PATH]
+    python benchmarks/teacher.py [--rows 640] [--runs 1] [--load in-flight] [--curator-python PATH]
 
 Two loads. `in-flight`: 64 requests may be under way and each takes 2 s, so Little's limit is 64
 over the mean latency that the server saw. `rate`: the server refuses more than 1,200 requests a
@@ -231,7 +231,7 @@ def read(file: Path | None, *, num: int) -> list[Problem]:
 def main() -> None:
     """Measure, write."""
     parser = argparse.ArgumentParser(description="Measure the API teacher beside its peers.")
-    parser.add_argument("--rows", type=int, default=960)
+    parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--load", choices=LOADS, help="one of them; both without it")
     parser.add_argument("--problems", type=Path, help="a GSM8K file; made-up ones without it")
