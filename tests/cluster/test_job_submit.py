@@ -31,7 +31,7 @@ OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def proxy(s3_bucket, monkeypatch):
     """What everything here reaches the bucket's server through."""
     with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
@@ -40,10 +40,10 @@ def proxy(s3_bucket, monkeypatch):
 
 
 @pytest.fixture
-def head(proxy, tmp_path, monkeypatch):
+def head(s3_bucket, tmp_path, monkeypatch):
     """A head node of its own, on free ports; `ray start --block` ends with its children.
 
-    Its processes get the server's address and keys from the environment, so the bucket comes first.
+    Its processes get the bucket's server and keys from the environment, so the bucket comes first.
     """
     port, dashboard = free_port(), free_port()
     # Not below tmp_path: the paths of Ray's sockets must stay short.
