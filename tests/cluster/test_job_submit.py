@@ -122,7 +122,8 @@ def publishes_knowledge(asked: list[str]) -> Callable[[str, str], bool]:
 
 def uploads_checkpoint(method: str, path: str) -> bool:
     """Knows a file of a checkpoint, on its way from a trainer."""
-    return method in ("PUT", "POST") and "/train-runs/" in path and "/checkpoint_" in path
+    is_file = "/checkpoint_" in path and not path.endswith("/")
+    return method in ("PUT", "POST") and "/train-runs/" in path and is_file
 
 
 def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(

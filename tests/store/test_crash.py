@@ -18,7 +18,7 @@ from lorid.artifacts.records import fetch, list_records, load_record, publish
 from lorid.errors import ArtifactDrifted, ArtifactIncomplete
 
 # 50 have been run on both stores; CI does fewer, for its time.
-NUM_KILLS = int(os.environ.get("LORID_KILLS", "25"))
+NUM_KILLS = int(os.environ.get("LORID_KILLS", "15"))
 
 
 @pytest.mark.timeout(600)
