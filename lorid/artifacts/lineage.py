@@ -8,7 +8,7 @@ names the others.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lorid.artifacts.records import Record, list_records, load_record
+from lorid.artifacts.records import Record, by_age, list_records, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactIncomplete
 
@@ -33,7 +33,7 @@ def records_of(store: ArtifactStore, run: str) -> list[Record]:
         except ArtifactIncomplete:  # drawn as missing
             continue
         wanted += found[address].parents
-    return sorted(found.values(), key=lambda record: record.created_at)
+    return sorted(found.values(), key=by_age)
 
 
 def draw_lineage(records: Sequence[Record]) -> list[str]:

@@ -246,7 +246,12 @@ def list_records(
         addresses,
         num_at_once=NUM_SMALL_FILES_AT_ONCE,
     )
-    return sorted(records, key=lambda record: record.created_at)
+    return sorted(records, key=by_age)
+
+
+def by_age(record: Record) -> tuple[str, str]:
+    """Sorts records oldest first; those of one moment (older ones name the second) by address."""
+    return record.created_at, record.address
 
 
 def differences(record: Record, inputs: Mapping[str, Any]) -> list[str]:

@@ -5,13 +5,11 @@
     parse_address("lorid-demo/store#demo/0123456789ab")
 
 Everything here is blocking I/O: the switch calls it in a thread. Copies on a node's disk are shared
-by its replicas, and verified before each use.
+by its replicas, verified before each use, and bounded in number.
 """
 
-import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from lorid.artifacts.aliases import current_entry, history, standing_targets
-from lorid.artifacts.records import Record, fetch, load_record
-from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.copies import Copy, fetch_once
+from lorid.artifacts.records import load_record
+from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import BaseIdentity, read_manifest, role_folders
 from lorid.config import EndpointConfig, change_endpoint
 from lorid.errors import AdapterMismatch, ConfigError
@@ -39,11 +38,15 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class TripleFiles:
-    """A triple on this node: its adapters, and its own defaults under the endpoint's overrides."""
+    """A triple on this node: its adapters, and its own defaults under the endpoint's overrides.
+
+    As long as it lives, the node's copy stays: the engine may read an adapter again.
+    """
 
     address: str
     folders: Mapping[Role, Path]
     config: EndpointConfig
+    copy: Copy | None = None
 
 
 class TripleSource(Protocol):
@@ -117,11 +120,13 @@ class StoredTriple:
                 "another base needs a new deployment"
             )
         cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
-        folder = fetch_once(self.store, record, cache=cache)
+        copy = fetch_once(self.store, record, cache=cache)
         config = change_endpoint(
             manifest.endpoint(store=self.store.uri), self.overrides, source=address
         )
-        return TripleFiles(address=address, folders=role_folders(folder), config=config)
+        return TripleFiles(
+            address=address, folders=role_folders(copy.folder), config=config, copy=copy
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,42 +156,3 @@ def parse_address(run: str) -> Address:
         )
     mark = "@" if match["mark"] == "@" else ""
     return Address(store=match["store"], reference=mark + match["name"])
-
-
-def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Path:
-    """The node-local copy of an artifact, whole and verified; replicas of a node may race.
-
-    An existing copy is kept if it still equals the record: another replica may be reading it.
-
-    Raises:
-        ConfigError: the cache belongs to another user, who could change what is loaded.
-    """
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
-        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
-    folder = cache / record.address.replace("/", "-")
-    if is_intact(record, folder):
-        return folder
-    fresh = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        fetch(store, record, into=fresh)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    except OSError:
-        # Another replica was first; its copy passed the same checks, or this fails.
-        if not is_intact(record, folder):
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return folder
-
-
-def is_intact(record: Record, folder: Path) -> bool:
-    """Whether a folder holds each file of a record, unchanged."""
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    paths = [(folder / entry.path, entry.sha256) for entry in record.files]
-    return all(path.is_file() and digest(path) == sha256 for path, sha256 in paths)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorid.config import EndpointConfig
-from lorid.distributed.sources import TripleSource, Wanted
+from lorid.distributed.sources import TripleFiles, TripleSource, Wanted
 from lorid.engines.base import StudentTextEngine, idle_roles
 from lorid.errors import (
     AdapterIdle,
@@ -48,9 +48,18 @@ logger = logging.getLogger("ray.serve.lorid")
 class LoadedTriple:
     """A triple in the engine, its defaults, and how many questions are on it."""
 
-    address: str
-    config: EndpointConfig
+    files: TripleFiles
     num_questions: int = 0
+
+    @property
+    def address(self) -> str:
+        """The triple's address."""
+        return self.files.address
+
+    @property
+    def config(self) -> EndpointConfig:
+        """The triple's defaults."""
+        return self.files.config
 
 
 class TripleSwitch:
@@ -195,7 +204,7 @@ class TripleSwitch:
         except BaseException:
             await asyncio.shield(self.engine.unload(files.address))
             raise
-        triple = LoadedTriple(address=files.address, config=files.config)
+        triple = LoadedTriple(files=files)
         self.loaded[triple.address] = triple
         return triple
 

@@ -32,7 +32,7 @@ OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def proxy(s3_bucket, monkeypatch):
     """What everything here reaches the bucket's server through."""
     with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
@@ -41,10 +41,10 @@ def proxy(s3_bucket, monkeypatch):
 
 
 @pytest.fixture
-def head(proxy, tmp_path, monkeypatch):
+def head(s3_bucket, tmp_path, monkeypatch):
     """A head node of its own, on free ports; it ends with its children.
 
-    Its processes get the server's address and keys from the environment, so the bucket comes first.
+    Its processes get the bucket's server and keys from the environment, so the bucket comes first.
     """
     port, dashboard = free_port(), free_port()
     # Not below tmp_path: the paths of Ray's sockets must stay short.
@@ -125,7 +125,8 @@ def publishes_knowledge(asked: list[str]) -> Callable[[str, str], bool]:
 
 def uploads_checkpoint(method: str, path: str) -> bool:
     """Knows a file of a checkpoint, on its way from a trainer."""
-    return method in ("PUT", "POST") and "/train-runs/" in path and "/checkpoint_" in path
+    is_file = "/checkpoint_" in path and not path.endswith("/")
+    return method in ("PUT", "POST") and "/train-runs/" in path and is_file
 
 
 def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(

@@ -1,13 +1,18 @@
 """A triple on a node: fetched once, whole, and never trusted when changed."""
 
+import os
+from pathlib import Path
+
 import pytest
 from triple_files import publish_triple as publish_with_files
 from triple_files import write_base
 
 from lorid.artifacts.aliases import promote
+from lorid.artifacts.copies import NUM_SPARE, fetch_once
+from lorid.artifacts.records import fetch, publish
 from lorid.artifacts.store import open_store
 from lorid.distributed.deployments import app_of_run
-from lorid.distributed.sources import Address, fetch_once, parse_address
+from lorid.distributed.sources import Address, parse_address
 from lorid.errors import ArtifactIncomplete, ConfigError
 
 
@@ -18,16 +23,16 @@ def publish_triple(tmp_path):
 
 def test_a_second_replica_uses_the_first_one_s_copy(tmp_path):
     store, record = publish_triple(tmp_path)
-    first = fetch_once(store, record, cache=tmp_path / "cache")
+    first = fetch_once(store, record, cache=tmp_path / "cache").folder
     inode = (first / "triple.json").stat().st_ino
-    second = fetch_once(store, record, cache=tmp_path / "cache")
+    second = fetch_once(store, record, cache=tmp_path / "cache").folder
     assert (second / "triple.json").stat().st_ino == inode
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
 
 
 def test_a_changed_copy_is_fetched_again(tmp_path):
     store, record = publish_triple(tmp_path)
-    copy = fetch_once(store, record, cache=tmp_path / "cache") / "triple.json"
+    copy = fetch_once(store, record, cache=tmp_path / "cache").folder / "triple.json"
     good = copy.read_text()
     copy.write_text("changed")
     fetch_once(store, record, cache=tmp_path / "cache")
@@ -41,6 +46,30 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ArtifactIncomplete):
         fetch_once(store, record, cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_copies_that_nobody_uses_go_but_for_the_newest(tmp_path):
+    store, record = publish_triple(tmp_path)
+    files = fetch(store, record, into=tmp_path / "files")
+    cache = tmp_path / "cache"
+    begun = cache / "begun-by-a-replica-that-died"
+    begun.mkdir(parents=True)
+    in_use = fetch_once(store, record, cache=cache)
+    os.utime(begun, (0, 0))
+    os.utime(in_use.folder, (0, 0))
+    seen: list[Path] = []
+    for number in range(NUM_SPARE + 2):
+        later = publish(store, files, kind="triple", name="demo", inputs={"number": number})
+        copy = fetch_once(store, later, cache=cache)
+        seen.append(copy.folder)
+        os.utime(copy.folder, (number, number + 1))
+    newest = seen[-NUM_SPARE:]
+    assert sorted(cache.iterdir()) == sorted([in_use.folder, *newest])
+    del in_use
+    fetch_once(store, record, cache=cache)
+    last = publish(store, files, kind="triple", name="demo", inputs={"number": "last"})
+    fetch_once(store, last, cache=cache)
+    assert len(list(cache.iterdir())) == NUM_SPARE
 
 
 def test_a_cache_that_is_a_link_is_refused(tmp_path):

@@ -229,7 +229,7 @@ async def test_a_store_that_does_not_answer_changes_nothing_and_is_asked_again(
     assert "503" in (await student.status())["trouble"]
     assert await solve(student) == triples[0].address
     with monkeypatch.context() as patch:
-        patch.setattr("lorid.distributed.sources.fetch", fail)
+        patch.setattr("lorid.artifacts.copies.fetch", fail)
         await student.triples.poll()
     assert (await student.status())["refused"] is None
     assert await solve(student) == triples[0].address

@@ -23,7 +23,7 @@ def proxy(s3_bucket, monkeypatch):
     """A proxy in front of the server that does nothing yet; clients opened later go through it."""
     with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setattr(connection, "READ_TIMEOUT_S", 2)
+        monkeypatch.setattr(connection, "READ_TIMEOUT_S", 1)
         yield proxy
 
 

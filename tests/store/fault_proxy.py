@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 FAULTS = ("500", "503", "reset", "lost answer", "hang", "slow", "truncated", "flipped")
-HANG_S = 3.0
+HANG_S = 1.5
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
 
 

@@ -14,13 +14,15 @@ import pytest
 from fault_proxy import FAULTS
 
 from lorid.artifacts import retries
-from lorid.artifacts.records import fetch, load_record, publish
+from lorid.artifacts.leases import held, unlock
+from lorid.artifacts.records import Detail, fetch, load_record, publish
+from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import open_store
 from lorid.errors import ArtifactError, ArtifactIncomplete
 
 pytestmark = pytest.mark.s3
 MIB = 1024**2
-NUM_ARTIFACTS = int(os.environ.get("LORID_FAULT_ARTIFACTS", "30"))
+NUM_ARTIFACTS = int(os.environ.get("LORID_FAULT_ARTIFACTS", "15"))
 OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 
 
@@ -100,6 +102,35 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for_and_the_upload_goes_on(
     assert "answers again" in said
 
 
+def test_a_held_run_outlasts_a_server_that_is_gone_while_a_stage_works_and_while_it_publishes(
+    s3_bucket, proxy, tmp_path
+):
+    store = open_store(f"s3://{s3_bucket}/x")
+    is_working = threading.Event()
+
+    def renews(method: str, path: str) -> bool:
+        return is_working.is_set() and method == "PUT" and "/leases/r/" in path
+
+    outages = [
+        proxy.gone_at(moment, seconds=OUTAGE_S / 2)
+        for moment in (renews, lambda method, path: method == "PUT" and "/blobs/" in path)
+    ]
+
+    def build(folder: Path) -> dict[str, Detail]:
+        is_working.set()
+        assert outages[0].ended.wait(150)
+        (folder / "a").write_bytes(b"made meanwhile")
+        return {}
+
+    with held(store, "r", announce=print, renew_s=0.2):
+        record = run_stage(
+            store, kind="knowledge", name="r", inputs={}, parents=(), build=build, announce=print
+        )
+    assert all(outage.ended.wait(10) for outage in outages)
+    assert contents(fetch(store, record, into=tmp_path / "out")) == {"a": b"made meanwhile"}
+    assert unlock(store, "r") == "nobody holds r"
+
+
 def test_an_upload_that_ended_in_its_middle_sends_only_what_is_missing(
     s3_bucket, proxy, make_folder, tmp_path, monkeypatch
 ):
@@ -175,7 +206,7 @@ def test_a_server_that_is_down_is_waited_for_also_by_who_never_reached_it(
 
 
 def test_an_address_that_cannot_be_one_is_not_waited_for(s3_bucket, monkeypatch):
-    # Well below the patience for a server that is down, which would end this test.
+    # Waiting as for a server that is down would outlast this test.
     monkeypatch.setattr(retries, "START_WAIT_S", 0.2)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid:9000")
     with pytest.raises(ArtifactError) as caught:

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from lorid.artifacts.lineage import draw_lineage
 from lorid.artifacts.pickles import refuse_pickle
-from lorid.artifacts.records import FileEntry, Record, differences, fingerprint, load_record
+from lorid.artifacts.records import (
+    FileEntry,
+    Record,
+    differences,
+    fingerprint,
+    list_records,
+    load_record,
+    version_of,
+)
 from lorid.artifacts.retries import Persistence
 from lorid.artifacts.store import open_store
 from lorid.artifacts.transfer import MAX_PARTS, PART_BYTES, plan_parts
@@ -132,6 +140,19 @@ def test_a_record_without_the_newer_fields_is_read(tmp_path):
 def test_a_record_of_a_newer_lorid_asks_for_an_upgrade(tmp_path):
     with pytest.raises(ArtifactError, match="newer lorid"):
         load_record(*stored(tmp_path, schema_version=99, colour="blue"))
+
+
+def test_records_are_listed_oldest_first_and_those_of_one_moment_by_address(tmp_path):
+    moments = ("10:00:01.500", "10:00:00", "10:00:01", "10:00:00")
+    for number, moment in enumerate(moments):
+        inputs = {"number": number}
+        store, _ = stored(
+            tmp_path, inputs=inputs, fingerprint=fingerprint(inputs), version=version_of(inputs),
+            created_at=f"2026-11-24T{moment}+00:00",
+        )  # fmt: skip
+    records = list_records(store)
+    assert [record.created_at[11:-6] for record in records] == sorted(moments)
+    assert records[0].address < records[1].address
 
 
 @pytest.mark.parametrize(

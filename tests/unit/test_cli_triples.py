@@ -74,6 +74,7 @@ def test_what_is_exported_can_be_imported(triple, place, tmp_path):
     assert "not an empty folder" in triple("export", "demo", "-o", out, code=2)
     address = triple("import", out, "--name", "again")["triple"]
     assert triple("show", "again")["triple"] == address
+    assert triple("verify", "again")["ok"] is True
     assert "neither a folder" in triple("import", out, "--name", "x", "--base", "/no", code=2)
 
 
@@ -85,6 +86,7 @@ def test_three_adapters_are_known_by_their_names(triple, tmp_path):
     ]
     options = ("--name", "three", "--preset", "demo")
     assert triple("import", *folders, *options)["triple"].startswith("triple/three/")
+    assert triple("verify", "three")["ok"] is True
     named = [f"{role.short}={folder}" for role, folder in zip(Role, folders, strict=True)]
     assert triple("import", *named, *options)["triple"].startswith("triple/three/")
     assert "--preset" in triple("import", *folders, "--name", "three", code=2)
