@@ -146,7 +146,8 @@ class TrainingConfig(Section):
     `sequences_per_step`. A micro-batch is what is computed at once: it bounds memory, not results.
     `too_long`: sequences over the cut-off are dropped, or lose the middle of their prompt.
     `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
-    from, instead of a fresh one.
+    from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
+    taken every `validate_every_steps`; `publish` says which weights become the adapter.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -161,6 +162,9 @@ class TrainingConfig(Section):
     tokens_per_step: Annotated[int, Field(ge=16)] | None = None
     max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
     too_long: Literal["drop", "truncate"] = "drop"
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    validate_every_steps: Annotated[int, Field(ge=1)] = 50
+    publish: Literal["last", "best"] = "last"
     micro_batch_tokens: Annotated[int, Field(ge=16)] = 8192
     micro_batch_sequences: Annotated[int, Field(ge=1)] | None = None
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
@@ -176,6 +180,13 @@ class TrainingConfig(Section):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("publish")
+    @classmethod
+    def _best_is_known(cls, publish: str, info: ValidationInfo) -> str:
+        if publish == "best" and not info.data.get("validation_fraction"):
+            raise ValueError("which is best is known only with a validation_fraction above 0")
+        return publish
 
     @field_validator("use_dora")
     @classmethod

@@ -215,7 +215,7 @@ def train(run: Run) -> dict[str, Record]:
                 details=_scalars(details),
                 seconds=float(details.get("train_seconds", 0.0)),
             )
-            run.announce(f"  {role}: {record.address}")
+            run.announce(f"  {role}: {record.address}{_too_long(record)}")
 
         digest = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:12]
         return RoleJob(role=role, run_name=f"{run.config.name}-{role}-{digest}", publish=save)
@@ -227,6 +227,14 @@ def train(run: Run) -> dict[str, Record]:
             knowledge_address=source.address,
         )
     return {"triple": bind_triple(run)}
+
+
+def _too_long(record: Record) -> str:
+    """What became of sequences over the cut-off, if there were any."""
+    dropped, cut = (record.details.get(key, 0) for key in ("num_dropped_too_long", "num_truncated"))
+    if not dropped and not cut:
+        return ""
+    return f" ({dropped} sequences over the cut-off dropped, {cut} cut)"
 
 
 def bind_triple(run: Run) -> Record:

@@ -51,7 +51,7 @@ from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
 from lorid.training.adapters import check_training, load_tokenizer
 from lorid.training.batches import EncodingCounts, Example, encode_examples
-from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
+from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER, TrainingSession
 from lorid.training.pace import Pace
 from lorid.training.track import METRICS_FILE
 
@@ -159,14 +159,15 @@ def _train_group(
     with result.checkpoint.as_directory() as folder:
         for job in group:
             if job.role not in failures:
-                _publish(job, Path(folder) / job.role, (result.metrics or {})[job.role])
+                wanted = BEST_FOLDER if training.publish == "best" else ADAPTER_FOLDER
+                _publish(job, Path(folder) / job.role, wanted, (result.metrics or {})[job.role])
     return failures
 
 
-def _publish(job: RoleJob, trained: Path, details: Mapping[str, Any]) -> None:
+def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any]) -> None:
     """The checkpoint also holds optimizer state: only adapter and metrics are the artifact."""
     with tempfile.TemporaryDirectory() as clean:
-        shutil.copytree(trained / ADAPTER_FOLDER, Path(clean), dirs_exist_ok=True)
+        shutil.copytree(trained / wanted, Path(clean), dirs_exist_ok=True)
         shutil.copy(trained / METRICS_FILE, clean)
         job.publish(Path(clean), details)
 
@@ -281,6 +282,11 @@ def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> 
             "num_examples": len(track.examples),
             "num_dropped_too_long": counts[role].num_dropped,
             "num_truncated": counts[role].num_truncated,
+            **(
+                {}
+                if track.best is None
+                else {"best_step": track.best.step, "best_validation_loss": track.best.loss}
+            ),
             "train_seconds": round(sum(metrics.seconds for metrics in track.metrics), 1),
         }
         for role, track in session.tracks.items()

@@ -9,6 +9,7 @@ part of it: a resumed run needs only the step number to go on with the same data
 padding: sequences lie end to end, each with its own positions.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,27 @@ def encode_examples(
     )
 
 
+def hold_out(
+    examples: Sequence[Example], *, fraction: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train on, and to validate on; a problem is on the same side for every role.
+
+    Raises:
+        TrainingError: one of the two would be empty.
+    """
+    if not fraction:
+        return list(examples), []
+    held = [_draw(f"{seed}/{example.problem_id}") < fraction for example in examples]
+    kept = [one for one, is_held in zip(examples, held, strict=True) if not is_held]
+    out = [one for one, is_held in zip(examples, held, strict=True) if is_held]
+    if not kept or not out:
+        raise TrainingError(
+            f"training.validation_fraction {fraction} holds out {len(out)} of {len(examples)} "
+            "examples; change it, or add problems"
+        )
+    return kept, out
+
+
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id to pad with; any id will do, for padding is masked and not supervised."""
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
@@ -204,6 +226,12 @@ def flatten(placed: Sequence[Placed], *, device: torch.device) -> FlatBatch:
         stretches=tuple(stretches),
         num_targets=tuple(num_targets),
     )
+
+
+def _draw(key: str) -> float:
+    """A number from 0 to 1 that follows from the key."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def _order(num_examples: int, *, count: int, seed: int) -> Iterator[int]:

@@ -26,12 +26,13 @@ from lorid.errors import ConfigError, TrainingError
 from lorid.method.roles import Role
 from lorid.training.adapters import load_base, new_adapters, save_adapter, weights_of
 from lorid.training.attention import PACKED_ATTENTION, use_packed_attention
-from lorid.training.batches import Example, FlatBatch, flatten, micro_batches
+from lorid.training.batches import Example, FlatBatch, Placed, flatten, micro_batches
 from lorid.training.memory import fits_in_memory
 from lorid.training.routing import Route, route_adapters
 from lorid.training.track import RoleTrack, StepMetrics
 
 ADAPTER_FOLDER = "adapter"
+BEST_FOLDER = "best-adapter"
 RANDOM_FILE = "random.pt"
 
 
@@ -107,8 +108,15 @@ class TrainingSession:
         seconds = time.monotonic() - started
         if not norms:
             raise next(track.failure for track in active if track.failure)
+        held_out = {track.role: self._validate(track) for track in active if track.role in norms}
         return [
-            track.record(loss=loss, norm=norms[track.role], rate=rate, seconds=seconds)
+            track.record(
+                loss=loss,
+                norm=norms[track.role],
+                rate=rate,
+                seconds=seconds,
+                validation_loss=held_out[track.role],
+            )
             for track, loss, rate in zip(active, losses, rates, strict=True)
             if track.role in norms
         ]
@@ -116,12 +124,12 @@ class TrainingSession:
     def save(self, folder: Path) -> None:
         """Write a folder for each role: adapter, metrics so far, all that a resume needs."""
         for role, track in self.tracks.items():
-            save_adapter(
-                self.model,
-                folder / role / ADAPTER_FOLDER,
-                role=role,
-                student=self.config.student,
-            )
+            self._save_adapter(track, folder / role / ADAPTER_FOLDER)
+            if track.best is not None:
+                last = [weight.detach().clone() for weight in track.weights]
+                _copy_into(track.weights, track.best.weights)
+                self._save_adapter(track, folder / role / BEST_FOLDER)
+                _copy_into(track.weights, last)
             track.save(folder / role)
         # lorid's own dropout needs no state; a base's own, and DoRA's, come from here.
         state = {"cpu": torch.get_rng_state()}
@@ -137,6 +145,27 @@ class TrainingSession:
         torch.set_rng_state(state["cpu"])
         if "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def _save_adapter(self, track: RoleTrack, folder: Path) -> None:
+        save_adapter(self.model, folder, role=track.role, student=self.config.student)
+
+    def _validate(self, track: RoleTrack) -> float | None:
+        """The loss on what was held out, if it is due: without dropout, nothing learnt."""
+        if not track.is_validation_due:
+            return None
+        training = self.config.training
+        placed = [Placed(role=track.role, key="", example=one) for one in track.held_out]
+        total = 0.0
+        self.model.eval()
+        with torch.no_grad():
+            for group in micro_batches(placed, max_tokens=training.micro_batch_tokens):
+                batch = flatten(group, device=self.device)
+                total += float(self._token_losses(batch).sum())
+        self.route.clear()
+        self.model.train()
+        loss = total / max(1, sum(one.num_supervised for one in track.held_out))
+        track.note_validation(loss)
+        return loss
 
     def _backward(self, active: Sequence[RoleTrack]) -> list[float]:
         """Gather the gradients of the active roles' next steps; returns their losses."""
@@ -198,3 +227,9 @@ class TrainingSession:
         return not fits_in_memory(
             self.base.config, training, num_tokens=num_tokens, device=self.device
         )
+
+
+def _copy_into(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for weight, value in zip(weights, values, strict=True):
+            weight.copy_(value)

@@ -21,7 +21,7 @@ from lorid.config import TrainingConfig
 from lorid.errors import TrainingError
 from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.roles import Role
-from lorid.training.batches import Example, Placed, plan_steps
+from lorid.training.batches import Example, Placed, hold_out, plan_steps
 
 STATE_FILE = "state.pt"
 METRICS_FILE = "metrics.jsonl"
@@ -43,6 +43,16 @@ class StepMetrics:
     tokens_per_s: float
     supervised_tokens_per_s: float
     seconds: float
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The weights with the lowest validation loss so far."""
+
+    loss: float
+    step: int
+    weights: list[torch.Tensor]
 
 
 class RoleTrack:
@@ -57,10 +67,14 @@ class RoleTrack:
         training: TrainingConfig,
         seed: int,
     ) -> None:
-        self.role, self.examples, self.weights = role, examples, list(weights)
+        self.role, self.weights = role, list(weights)
+        self.examples, self.held_out = hold_out(
+            examples, fraction=training.validation_fraction, seed=seed
+        )
         self.seed, self.max_grad_norm = seed, training.max_grad_norm
+        self.validate_every_steps = training.validate_every_steps
         self.plan = plan_steps(
-            [example.num_tokens for example in examples],
+            [example.num_tokens for example in self.examples],
             num_epochs=training.epochs_of(role),
             sequences_per_step=training.sequences_per_step,
             tokens_per_step=training.tokens_per_step,
@@ -78,6 +92,7 @@ class RoleTrack:
         self.step = 0
         self.metrics: list[StepMetrics] = []
         self.failure: TrainingError | None = None
+        self.best: Best | None = None
 
     @property
     def num_steps(self) -> int:
@@ -122,7 +137,27 @@ class RoleTrack:
         self.step += 1
         return norm
 
-    def record(self, *, loss: float, norm: float, rate: float, seconds: float) -> StepMetrics:
+    @property
+    def is_validation_due(self) -> bool:
+        """Whether the held-out loss is wanted after the step that was just finished."""
+        is_turn = self.step % self.validate_every_steps == 0 or self.step == self.num_steps
+        return bool(self.held_out) and self.step > 0 and is_turn
+
+    def note_validation(self, loss: float) -> None:
+        """Keep the weights if there were none as good before."""
+        if self.best is None or loss < self.best.loss:
+            copies = [weight.detach().cpu().clone() for weight in self.weights]
+            self.best = Best(loss=loss, step=self.step, weights=copies)
+
+    def record(
+        self,
+        *,
+        loss: float,
+        norm: float,
+        rate: float,
+        seconds: float,
+        validation_loss: float | None = None,
+    ) -> StepMetrics:
         """Note what the step that was just finished did."""
         chosen = [self.examples[index] for index in self.plan[self.step - 1]]
         num_tokens = sum(example.num_tokens for example in chosen)
@@ -139,6 +174,7 @@ class RoleTrack:
             tokens_per_s=num_tokens / seconds,
             supervised_tokens_per_s=num_supervised / seconds,
             seconds=seconds,
+            validation_loss=validation_loss,
         )
         self.metrics.append(metrics)
         return metrics
@@ -151,6 +187,7 @@ class RoleTrack:
             "weights": [weight.detach().cpu() for weight in self.weights],
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "best": None if self.best is None else vars(self.best),
         }
         torch.save(state, folder / STATE_FILE)
 
@@ -165,6 +202,7 @@ class RoleTrack:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.step = int(state["step"])
+        self.best = None if state["best"] is None else Best(**state["best"])
         self.metrics = [StepMetrics(**row) for _, row in read_jsonl(folder / METRICS_FILE)]
 
     def _why_stopped(self, what: str, *, loss: float, norm: float, began: float) -> str:

@@ -14,11 +14,12 @@ from tiny import tiny_config
 
 from lorid.config import RunConfig
 from lorid.demo.generator import generate
-from lorid.errors import AdapterMismatch, ConfigError, TrainingError
+from lorid.errors import AdapterMismatch, ConfigError, DataError, TrainingError
 from lorid.method.roles import Role
 from lorid.training.adapters import check_training, load_base, load_tokenizer
 from lorid.training.batches import encode_examples, plan_steps
 from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
+from lorid.training.merging import merge_adapter
 from lorid.training.pretrain import new_student, train_tokenizer
 from lorid.training.track import RoleTrack
 
@@ -138,6 +139,26 @@ def test_the_saved_adapter_gives_the_same_logits_in_peft(base, tmp_path):
         assert torch.allclose(
             loaded(input_ids=ids).logits, session.model(input_ids=ids).logits, atol=1e-5
         )
+
+
+def test_merged_weights_answer_like_the_adapter(base, tmp_path):
+    session = session_of(config_of(base))
+    session.train_step()
+    session.train_step()
+    session.save(tmp_path)
+    adapter = tmp_path / Role.INTUITIVE_REASONER / ADAPTER_FOLDER
+    merge_adapter(session.config.student, adapter=adapter, out=tmp_path / "merged")
+    merged = session.config.student.model_copy(update={"path": str(tmp_path / "merged")})
+    ids = torch.tensor([track_of(session).examples[0].input_ids])
+    with torch.no_grad():
+        found = load_base(merged)(input_ids=ids).logits
+        assert torch.allclose(found, session.model(input_ids=ids).logits, atol=1e-4)
+        assert not torch.allclose(
+            found, load_base(session.config.student)(input_ids=ids).logits, atol=1e-3
+        )
+    assert load_tokenizer(merged).eos_token == "<|end|>"
+    with pytest.raises(DataError, match="not an empty folder"):
+        merge_adapter(session.config.student, adapter=adapter, out=tmp_path / "merged")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import KINDS, VOCAB_SIZE, awaken, gradients, random_examples, tiny_config, tiny_session
+from tiny import (
+    KINDS,
+    VOCAB_SIZE,
+    awaken,
+    gradients,
+    random_examples,
+    tiny_base,
+    tiny_config,
+    tiny_session,
+)
 from torch.nn import functional
 
+from lorid.method.roles import Role
 from lorid.training.batches import flatten
+from lorid.training.loop import TrainingSession
 from lorid.training.memory import activation_bytes
 
 LENGTHS = [5, 30, 17, 44, 2, 9]
@@ -175,3 +186,21 @@ def test_the_memory_estimate_is_near_what_autograd_keeps(kind, dropout, targets)
     found = sum(storage.nbytes() for storage in kept.values()) - logits
     estimate = activation_bytes(session.base.config, config.training, num_tokens=num_tokens)
     assert 0.8 < estimate / found < 1.4
+
+
+def test_a_bfloat16_base_trains_float32_adapters():
+    losses = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        session = TrainingSession(
+            tiny_config(dropout=0.1, num_epochs=4),
+            examples={Role.DEEP_REASONER: random_examples(LENGTHS)},
+            device=torch.device("cpu"),
+            base=tiny_base().to(dtype),
+        )
+        (track,) = session.tracks.values()
+        assert {weight.dtype for weight in track.weights} == {torch.float32}
+        while session.is_active:
+            session.train_step()
+        losses[dtype] = [metrics.loss for metrics in track.metrics]
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], abs=0.05)
+    assert losses[torch.bfloat16][-1] < losses[torch.bfloat16][0]
