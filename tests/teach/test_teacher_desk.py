@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from lorid.artifacts.local import LocalStore
 from lorid.config import SamplingConfig
-from lorid.errors import ArtifactError, BudgetSpent, TeacherError, TeacherRefused
+from lorid.errors import ArtifactError, BudgetSpent, EngineError, TeacherError, TeacherRefused
 from lorid.method.knowledge import TEACHER_TEMPLATE
 from lorid.method.problems import Problem
 from lorid.sections import ApiConfig, PriceConfig
@@ -310,3 +310,27 @@ async def test_what_a_lost_worker_had_out_is_free_after_a_while(tmp_path):
     await desk.settle("other", [stored])
     assert desk.read_stats().spent == 1.0
     assert [found.key for found in (await desk.acquire("w", wanted)).stored] == ["a"]
+
+
+async def test_a_teacher_that_dies_ends_the_stage_and_leaves_nothing_out(tmp_path):
+    class DeadTeacher:
+        """A fake: an engine that has died."""
+
+        async def ask(self, request):
+            raise EngineError("the engine has died")
+
+        async def aclose(self):
+            pass
+
+    desk = Desk(
+        ledger=Ledger.opened(LocalStore(tmp_path), name="run"),
+        limiter=Limiter(Limits(), clock=time.monotonic),
+        policy=DeskPolicy(),
+    )
+    window = Window(
+        desk=desk, teacher=DeadTeacher(), worker="w", policy=desk.policy, identity={},
+        num_slots=desk.join("w").num_slots,
+    )  # fmt: skip
+    _, errors = await ask_all(window, problems(20))
+    assert {str(error) for error in errors} == {"the engine has died"}
+    assert desk.read_stats().num_in_flight == 0
