@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,15 @@ class Job:
         ends_at = time.monotonic() + timeout_s
         while self.processes() and time.monotonic() < ends_at:
             time.sleep(0.1)
-        left = self.processes()
-        for process in left:
-            process.kill()
-        assert not left, [process.cmdline() for process in left]
+        left = [process.cmdline() for process in self.processes()]
+        self.kill()
+        assert not left, left
+
+    def kill(self) -> None:
+        """Whatever still runs of it."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def ledger_of(store: str, *, name: str = "teach") -> list[Stored]:

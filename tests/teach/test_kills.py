@@ -138,7 +138,16 @@ def store(request, tmp_path):
     return str(tmp_path / "store")
 
 
-def test_kills_lose_no_response_and_pay_for_none_twice(tmp_path, store):
+@pytest.fixture
+def jobs():
+    """The jobs that a test starts; nothing of them stays when it fails."""
+    started: list[Job] = []
+    yield started
+    for job in started:
+        job.kill()
+
+
+def test_kills_lose_no_response_and_pay_for_none_twice(tmp_path, store, jobs):
     write_problems(tmp_path, num=NUM_PROBLEMS)
     with FaultProxy(os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1")) as proxy, (
         misbehaving_server(
@@ -150,7 +159,9 @@ def test_kills_lose_no_response_and_pay_for_none_twice(tmp_path, store):
         prepare(tmp_path)
 
         def start(*overrides: str) -> Job:
-            return Job(tmp_path, overrides=overrides, environment={"AWS_ENDPOINT_URL": proxy.url})
+            environment = {"AWS_ENDPOINT_URL": proxy.url}
+            jobs.append(Job(tmp_path, overrides=overrides, environment=environment))
+            return jobs[-1]
 
         kills = run_with_kills(start, server, proxy)
         log = server.log()
