@@ -4,10 +4,11 @@
 
 Two loads. `in-flight`: 64 requests may be under way and each takes about 2 s (lognormal), so
 Little's limit is 64 over the mean latency that the server saw. `rate`: the server refuses more than
-1,200 requests a minute. The server's own log is the clock for everybody, from the first request that
-it received to the last answer that it sent, so nobody's start-up counts; `seconds_in_all` is the whole command.
-`steady` is the rate between the first and the last tenth of the answers: without filling and
-draining, which count for little in a run of hours.
+1,200 requests a minute. The server's own log is the clock for everybody, from the first request to
+the last answer, so nobody's start-up counts; `seconds_in_all` is the whole command. `steady` is the
+rate between the first and the last tenth of the answers: without filling and draining, which count
+for little in a run of hours.
+
 lorid runs as its users run it (jobs/generate_knowledge.py, Ray, the ledger on). Peers that cannot
 reach the limit get fewer rows. Texts of all are compared with each other and with what is right.
 Curator wants an environment of its own; without `--curator-python` it is left out, and said so.
