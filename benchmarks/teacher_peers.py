@@ -58,7 +58,8 @@ def ray_llm(args: argparse.Namespace, rows: Rows) -> Rows:
     ray.init(num_cpus=args.actors + 1, include_dashboard=False, log_to_driver=False)
     config = HttpRequestProcessorConfig(
         url=f"{args.url}/chat/completions", headers={}, concurrency=args.actors,
-        batch_size=ROWS_PER_BATCH, max_retries=20, qps=args.requests_per_minute and args.requests_per_minute / 60,
+        batch_size=ROWS_PER_BATCH, max_retries=20,
+        qps=args.requests_per_minute and args.requests_per_minute / 60,
     )  # fmt: skip
     processor = build_processor(
         config,

@@ -31,7 +31,7 @@ MARK = "LORID_TEST_MARK"
 # Faults that an answer of any attempt may have; each question meets two at most. Those that ask for
 # patience are rare: each halves what is in flight, and most hold all requests back for a second.
 FAULTS = {
-    "429": 0.002, "429 without header": 0.002, "500": 0.02, "503": 0.002, "500 html": 0.01,
+    "429": 0.0005, "429 without header": 0.0005, "500": 0.02, "503": 0.0005, "500 html": 0.01,
     "200 html": 0.01, "200 error": 0.01, "reset": 0.02, "cut": 0.02, "slow drip": 0.02,
     "bad body": 0.01, "no choices": 0.01, "refusal": 0.01, "content filter": 0.01, "length": 0.02,
     "malformed": 0.02, "empty list": 0.02, "wrong keys": 0.02, "not strings": 0.01,
