@@ -53,6 +53,9 @@ bench: $(STAMP)  ## every benchmark, into benchmarks/results/
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/checker.py
 	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/teacher.py
+	$(BIN)/python benchmarks/teacher_vllm.py
+	$(BIN)/python benchmarks/teach_all.py
 
 models: $(STAMP)  ## make the demo's models again from nothing (25 minutes)
 	$(BIN)/python -m lorid.training.pretrain --out lorid/demo/models

@@ -1,6 +1,6 @@
 """The knowledge stage on a whole data set, against a server that misbehaves.
 
-    python benchmarks/teach_all.py --problems gsm8k/train.jsonl
+    python benchmarks/teach_all.py [--problems gsm8k/train.jsonl]
 
 The stage as its users run it, ledger on. One request in four meets a fault: errors with and without
 Retry-After, resets, cut and damaged bodies, a slow drip, refusals, text that cannot be read; three
@@ -34,11 +34,13 @@ from teach_runs import (
     outcomes,
     prepare,
     write_config,
+    write_problems,
 )
 
 MAX_IN_FLIGHT = 64
 LATENCY = {"kind": "lognormal", "median_s": 0.4, "sigma": 0.5}
 MAX_ASKS = 3
+NUM_MADE_UP = 7473
 
 
 def run(folder: Path, server: Server, *, max_asks: int) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def run(folder: Path, server: Server, *, max_asks: int) -> dict[str, Any]:
 def main() -> None:
     """Run twice, check, write."""
     parser = argparse.ArgumentParser(description="The knowledge stage on all problems of a file.")
-    parser.add_argument("--problems", type=Path, required=True, help="a GSM8K file, JSONL")
+    parser.add_argument("--problems", type=Path, help="a GSM8K file; as many made-up ones without")
     args = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="lorid-bench-") as at,
@@ -86,16 +88,16 @@ def main() -> None:
         ) as server,
     ):  # fmt: skip
         folder = Path(at)
-        test = {"question": "A farm has one pear. How many pears has it?", "answer": "#### 1"}
-        (folder / "test.jsonl").write_text(json.dumps(test) + "\n")
-        api = {"max_in_flight": MAX_IN_FLIGHT}
-        write_config(folder, server, train=args.problems.resolve(), api=api)
+        write_problems(folder, num=NUM_MADE_UP)
+        train = args.problems.resolve() if args.problems else None
+        write_config(folder, server, train=train, api={"max_in_flight": MAX_IN_FLIGHT})
         prepare(folder)
         first = run(folder, server, max_asks=MAX_ASKS)
         again = run(folder, server, max_asks=MAX_ASKS + 1)
         responses = ledger_of(str(folder / "store"))
         assert_nothing_durable_was_asked_again(server.log(), responses)
         assert again["requests"] == sum(first["set_aside"].values())
+    problems = ["--problems", args.problems.name] if args.problems else []
     write_result(
         "teach-all",
         {
@@ -103,7 +105,7 @@ def main() -> None:
             "share_of_questions_never_answered": STUBBORN,
             "responses_in_the_ledger": len(responses), "first_run": first, "second_run": again,
         },
-        command=f"python benchmarks/teach_all.py --problems {args.problems.name}",
+        command=" ".join(["python benchmarks/teach_all.py", *problems]),
         packages=("openai", "ray"),
     )  # fmt: skip
     print(json.dumps({"first": first, "second": again}, indent=1))

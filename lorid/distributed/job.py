@@ -3,8 +3,8 @@
     if __name__ == "__main__":
         sys.exit(run_job(("knowledge",), description=__doc__))
 
-Exit codes: 0 done, 2 the user's mistake, 3 the cap on money is reached (a run with a higher one goes
-on), 130 interrupted, 1 anything else.
+Exit codes: 0 done, 2 the user's mistake, 3 the cap on money is reached (a higher one goes on), 130
+interrupted, 1 anything else.
 """
 
 import argparse

@@ -39,6 +39,8 @@ from lorid.teacher.window import Window
 VLLM_PERMIT_S = 3600.0
 BATCH_PERMIT_S = 3 * 24 * 3600.0
 API_WORKER_CPUS = 0.5
+MAX_CONNECTIONS = 1000
+"""Of one client; more in flight take more workers."""
 METRICS = ("num_responses", "num_reused", "num_in_flight", "num_failed", "num_throttled",
            "input_tokens", "output_tokens", "spent")  # fmt: skip
 
@@ -88,6 +90,7 @@ def pool_of(teacher: TeacherConfig) -> Pool:
             rows_per_slot=1,
         )
     workers = min(api.num_workers, api.max_in_flight)
+    workers = max(workers, -(-api.max_in_flight // MAX_CONNECTIONS))
     return Pool(
         min_workers=workers,
         max_workers=workers,

@@ -57,11 +57,14 @@ def read_key(api: ApiConfig) -> SecretStr:
 
 def connect(api: ApiConfig, key: SecretStr) -> "AsyncOpenAI":
     """The client; nothing is sent yet."""
+    from httpx2 import Limits
     from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
+    # By default 1,000 connections, of which 100 are kept open.
+    limits = Limits(max_connections=api.max_in_flight, max_keepalive_connections=api.max_in_flight)
     settings: dict[str, Any] = {
         # Its default transport looks at every open connection for each request.
-        "http_client": DefaultAioHttpClient(timeout=api.timeout_s),
+        "http_client": DefaultAioHttpClient(timeout=api.timeout_s, limits=limits),
         "api_key": key.get_secret_value(),
         "max_retries": 0,
         "timeout": api.timeout_s,

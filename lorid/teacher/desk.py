@@ -195,7 +195,7 @@ class Desk:
                 Stop(
                     error="TeacherRefused",
                     message=f"the first {self.num_failed_in_a_row} requests were all refused, the "
-                    f"newest: {failure.reason}; see teacher.api (omit, extra, response_format)",
+                    f"newest: {failure.reason}; check the teacher's settings (docs/teach.md)",
                 )
             )
         elif self._is_hopeless(now):
@@ -299,4 +299,6 @@ class Desk:
     def _answer(self, worker: str, **found: Any) -> Answer:
         number = self.workers.get(worker, 0) % self.policy.num_workers
         slots, left_over = divmod(self.limiter.num_slots, self.policy.num_workers)
-        return Answer(num_slots=slots + (number < left_over), stop=self.stopped, **found)
+        # A worker without a slot would never ask, and so never hear of a new one.
+        share = max(1, slots + (number < left_over))
+        return Answer(num_slots=share, stop=self.stopped, **found)

@@ -84,6 +84,7 @@ class Shard(Protocol):
     """Where one writer's lines go."""
 
     delay_s: float
+    waits_itself: bool
 
     def append(self, lines: bytes) -> None:
         """Make them durable; raises ArtifactError when the store cannot."""
@@ -93,7 +94,7 @@ class Shard(Protocol):
 class AppendedFile:
     """A file of a local store that grows."""
 
-    delay_s = 0.0
+    delay_s, waits_itself = 0.0, False
 
     def __init__(self, store: LocalStore, key: str) -> None:
         self.store, self.key = store, key
@@ -106,7 +107,7 @@ class AppendedFile:
 class UploadedKeys:
     """New keys of a store that cannot append, numbered in order."""
 
-    delay_s = UPLOAD_S
+    delay_s, waits_itself = UPLOAD_S, True
 
     def __init__(self, store: ArtifactStore, key: str) -> None:
         self.store, self.key, self.num_written = store, key, 0
@@ -199,11 +200,9 @@ class Ledger:
         if not new:
             return
         loop = asyncio.get_running_loop()
-        waits: list[asyncio.Future[None]] = []
-        for response in new:
-            line, wait = response.to_line(), loop.create_future()
-            self.waiting.append((line, wait))
-            waits.append(wait)
+        lines = [response.to_line() for response in new]
+        waits: list[asyncio.Future[None]] = [loop.create_future() for _ in new]
+        self.waiting += zip(lines, waits, strict=True)
         if len(self.waiting) >= UPLOAD_RESPONSES:
             self.wake.set()
         if self.flushing is None or self.flushing.done():
@@ -212,8 +211,8 @@ class Ledger:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        for response in new:
-            self._know(response, response.to_line())
+        for response, line in zip(new, lines, strict=True):
+            self._know(response, line)
 
     @property
     def num_waiting(self) -> int:
@@ -248,6 +247,8 @@ class Ledger:
             try:
                 await asyncio.to_thread(self.shard.append, content)
             except ArtifactError as error:
+                if self.shard.waits_itself:
+                    raise
                 now = time.monotonic()
                 if self.failing_since is None:
                     self.failing_since = now

@@ -19,6 +19,7 @@ import yaml
 from misbehaving_server import Server
 from model_answers import rules_for
 
+from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import Record, fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.jsonl import read_jsonl
@@ -182,12 +183,10 @@ def knowledge_records(store: str) -> list[Record]:
 
 def outcomes(store: str, record: Record, folder: Path) -> tuple[dict[str, list[str]], dict]:
     """Rules by question, and reasons by question, of an artifact."""
-    from lorid.artifacts.enriched import read_enriched
-
     fetch(open_store(store), record, into=folder)
-    kept = {row.problem.question: list(row.knowledge) for row in read_enriched(folder)}
+    kept = {item.problem.question: list(item.knowledge) for item in read_enriched(folder)}
     rejects = {r["question"]: r["reason"] for _, r in read_jsonl(folder / "rejects.jsonl")}
-    return {question: list(rules) for question, rules in kept.items()}, rejects
+    return kept, rejects
 
 
 def assert_own_knowledge(kept: Mapping[str, list[str]], *, model: str) -> None:

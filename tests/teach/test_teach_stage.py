@@ -1,4 +1,4 @@
-"""The knowledge stage on Ray with an API teacher: set aside, retried, capped, and no key anywhere."""
+"""The knowledge stage on Ray with an API teacher: rejects, retries, the cap, no key anywhere."""
 
 import os
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_rejects_are_set_aside_and_retried_alone(server, tmp_path, capfd):
 @pytest.mark.usefixtures("cluster")
 def test_the_cap_stops_the_stage_and_a_higher_one_goes_on(server, tmp_path):
     config = config_of(server, tmp_path, max_cost=0.05)
-    with pytest.raises(BudgetSpent, match="raise teacher.max_cost and run again") as error:
+    with pytest.raises(BudgetSpent, match=r"raise teacher\.max_cost and run again") as error:
         run(config)
     assert error.value.exit_code == 3
     store = open_store(config.store)
