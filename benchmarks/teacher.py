@@ -2,10 +2,13 @@
 
     python benchmarks/teacher.py [--rows 640] [--runs 1] [--load in-flight] [--curator-python PATH]
 
-Two loads. `in-flight`: 64 requests may be under way and each takes 2 s, so Little's limit is 64
-over the mean latency that the server saw. `rate`: the server refuses more than 1,200 requests a
-minute. The server's own log is the clock for everybody, from the first request that it received to
-the last answer that it sent, so nobody's start-up counts; `seconds_in_all` is the whole command.
+Two loads. `in-flight`: 64 requests may be under way and each takes about 2 s (lognormal), so
+Little's limit is 64 over the mean latency that the server saw. `rate`: the server refuses more than
+1,200 requests a minute. The server's own log is the clock for everybody, from the first request to
+the last answer, so nobody's start-up counts; `seconds_in_all` is the whole command. `steady` is the
+rate between the first and the last tenth of the answers: without filling and draining, which count
+for little in a run of hours.
+
 lorid runs as its users run it (jobs/generate_knowledge.py, Ray, the ledger on). Peers that cannot
 reach the limit get fewer rows. Texts of all are compared with each other and with what is right.
 Curator wants an environment of its own; without `--curator-python` it is left out, and said so.
@@ -37,13 +40,13 @@ from lorid.method.problems import Problem, read_problems
 from lorid.teacher.ledger import Ledger, Stored
 
 IN_FLIGHT = 64
-LATENCY_S = 2.0
+LATENCY = {"kind": "lognormal", "median_s": 2.0, "sigma": 0.25}
 PER_MINUTE = 1200
 PEERS = Path(__file__).with_name("teacher_peers.py")
 Load = dict[str, Any]
 LOADS: dict[str, Load] = {
-    "in-flight": {"latency_s": LATENCY_S, "per_minute": None},
-    "rate": {"latency_s": 1.0, "per_minute": PER_MINUTE},
+    "in-flight": {"latency": LATENCY, "per_minute": None},
+    "rate": {"latency": {**LATENCY, "median_s": 1.0}, "per_minute": PER_MINUTE},
 }
 
 
@@ -60,9 +63,12 @@ def measure(server: Server, work: Callable[[], dict[str, list[str]]]) -> dict[st
     wrong = [q for q, found in rules.items() if found != rules_for(q, model="teacher")]
     if wrong:
         raise SystemExit(f"{len(wrong)} of {len(rules)} texts are not what the server wrote")
+    ends = sorted(sent.values())
+    low, high = len(ends) // 10, len(ends) - len(ends) // 10 - 1
     return {
         "rows": len(rules),
         "rows_per_s": round(len(rules) / seconds, 2),
+        "steady_rows_per_s": round((high - low) / (ends[high] - ends[low]), 2),
         "seconds": round(seconds, 2),
         "seconds_in_all": round(seconds_in_all, 2),
         "mean_latency_s": round(
@@ -136,7 +142,7 @@ def compare(load: Load, problems: Sequence[Problem], *, runs: int, curator: str 
     }  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {}
     with misbehaving_server(
-        latency={"kind": "constant", "mean_s": load["latency_s"]},
+        latency=load["latency"],
         requests_per_minute=load["per_minute"] or 0,
     ) as server:
         for _ in range(runs):
@@ -167,6 +173,7 @@ def summed(results: list[dict[str, Any]], load: Load) -> dict[str, Any]:
         "median_rows_per_s": median["rows_per_s"],
         "limit_rows_per_s": round(limit, 2),
         "share_of_the_limit": round(median["rows_per_s"] / limit, 3),
+        "steady_share_of_the_limit": round(median["steady_rows_per_s"] / limit, 3),
         "runs": results,
     }
     if "ledger_seconds" in median:
@@ -254,7 +261,8 @@ def main() -> None:
         )
         for contender, result in contenders.items():
             print(f"{name}: {contender}: {result['median_rows_per_s']} rows/s, "
-                  f"{result['share_of_the_limit']} of the limit")  # fmt: skip
+                  f"{result['share_of_the_limit']} of the limit, "
+                  f"steady {result['steady_share_of_the_limit']}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 Rows = list[dict[str, str]]
+ROWS_PER_BATCH = 4
 
 
 def sequential(args: argparse.Namespace, rows: Rows) -> Rows:
@@ -56,8 +57,9 @@ def ray_llm(args: argparse.Namespace, rows: Rows) -> Rows:
 
     ray.init(num_cpus=args.actors + 1, include_dashboard=False, log_to_driver=False)
     config = HttpRequestProcessorConfig(
-        url=f"{args.url}/chat/completions", headers={}, concurrency=args.actors, batch_size=16,
-        max_retries=20, qps=args.requests_per_minute and args.requests_per_minute / 60,
+        url=f"{args.url}/chat/completions", headers={}, concurrency=args.actors,
+        batch_size=ROWS_PER_BATCH, max_retries=20,
+        qps=args.requests_per_minute and args.requests_per_minute / 60,
     )  # fmt: skip
     processor = build_processor(
         config,
@@ -67,7 +69,9 @@ def ray_llm(args: argparse.Namespace, rows: Rows) -> Rows:
             "text": row["http_response"]["choices"][0]["message"]["content"],
         },
     )
-    texts = processor(ray.data.from_items(rows)).take_all()
+    # Blocks enough for all actors: rows in one block would leave most of them idle.
+    blocks = max(1, len(rows) // ROWS_PER_BATCH)
+    texts = processor(ray.data.from_items(rows, override_num_blocks=blocks)).take_all()
     ray.shutdown()
     return [{"id": row["id"], "text": row["text"]} for row in texts]
 

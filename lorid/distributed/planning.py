@@ -20,11 +20,11 @@ from lorid.artifacts.records import Record, fetch, find
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import ModelConfig, RunConfig, TeacherConfig
 from lorid.distributed.inputs import data_inputs, knowledge_inputs, teacher_inputs
-from lorid.distributed.preparation import iter_split, read_sources, write_splits
+from lorid.distributed.preparation import iter_split, read_groups, write_splits
 from lorid.method.knowledge import teacher_prompt
 from lorid.method.problems import EnrichedProblem, Problem
 from lorid.method.roles import Role, join_knowledge, role_target, user_turn
-from lorid.method.sources import SourceGroup, group_by_source, source_of
+from lorid.method.sources import SourceGroup, source_of
 from lorid.sections import ApiConfig
 from lorid.teacher.asking import Manner, judge, request_for
 from lorid.teacher.base import Usage
@@ -132,7 +132,7 @@ def plan_run(config: RunConfig, *, store: ArtifactStore, assumed: Assumed) -> Pl
     with tempfile.TemporaryDirectory(prefix="lorid-plan-") as temporary:
         folder = _data_folder(config, store, Path(temporary) / "data")
         problems = list(iter_split(folder, "train"))
-        groups = group_by_source(problems, sources=read_sources(folder))
+        groups = read_groups(folder)
         num_questions = sum(1 for _ in iter_split(folder, "test"))
         known = dict[str, tuple[str, ...]]()
         if made is not None:

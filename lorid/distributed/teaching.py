@@ -12,6 +12,7 @@ what was answered in the ledger. The key for the API is read by the driver and t
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +125,6 @@ class DeskActor:
     """A `Desk` as an actor; its methods are the desk's."""
 
     def __init__(self, config_json: str) -> None:
-        import time
-
         config = RunConfig.model_validate_json(config_json)
         ledger = Ledger.opened(open_store(config.store), name=config.name)
         limiter = Limiter(pool_of(config.teacher).limits, clock=time.monotonic)

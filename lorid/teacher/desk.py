@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorid.errors import ArtifactError
 from lorid.sections import PriceConfig
 from lorid.teacher.base import Usage
 from lorid.teacher.failures import Failure
@@ -170,9 +171,15 @@ class Desk:
             self.stats.output_tokens += usage.output_tokens
             self.stats.spent_now += response.cost
         self.has_succeeded, self.num_failed_in_a_row, self.failing_since = True, 0, None
-        await self.ledger.add(responses)
-        for response in responses:
-            self._drop(response.key)
+        try:
+            await self.ledger.add(responses)
+        except ArtifactError as error:
+            # Going on would pay for responses that nothing keeps.
+            self.stop(Stop(error=type(error).__name__, message=str(error)))
+            raise
+        finally:
+            for response in responses:
+                self._drop(response.key)
         return self._answer(worker)
 
     async def fail(self, worker: str, key: str, failure: Failure | None) -> Answer:

@@ -100,7 +100,11 @@ class Window:
                 tries += 1 / THROTTLED_TRIES if is_throttled else 1
                 if failed.failure.kind == "refused" or tries >= self.max_tries:
                     raise
-                await self.sleep(max(delay_s(num_failed), 0.0))
+                await self.sleep(delay_s(num_failed))
+            except BaseException:
+                # Cancelled, or an engine that died: nobody may wait for this one.
+                await asyncio.shield(self.desk.fail(self.worker, key, None))
+                raise
             else:
                 stored = self._stored(key, request, reply)
                 await self._settled(stored)
