@@ -4,6 +4,7 @@ Needs the data artifact of jobs/prepare_data.py in the same store.
 
 Example:
   python jobs/generate_knowledge.py --config run.yaml
+  python jobs/generate_knowledge.py --config run.yaml --retry-rejects
 """
 
 import sys

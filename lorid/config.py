@@ -19,8 +19,17 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from lorid.errors import ConfigError
 from lorid.method.roles import Role
 from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
-from lorid.method.templates import FAMILIES
-from lorid.sections import ApiConfig, BatchConfig, GateConfig, PriceConfig, Section
+from lorid.sections import (
+    ApiConfig,
+    BatchConfig,
+    EngineConfig,
+    GateConfig,
+    ModelConfig,
+    PriceConfig,
+    SamplingConfig,
+    Section,
+    with_room,
+)
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 MAX_PROBLEMS = 10_000_000
@@ -59,45 +68,6 @@ class DataConfig(Section):
         if augmented is not None and info.data.get("source") == "demo":
             raise ValueError("needs its source questions: source 'hub' or 'jsonl'")
         return augmented
-
-
-class ModelConfig(Section):
-    """A language model: a local folder or a hub id, and its prompt family."""
-
-    path: str
-    family: str = "tokenizer"
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-
-    @field_validator("family")
-    @classmethod
-    def _known_family(cls, family: str) -> str:
-        if family not in FAMILIES:
-            raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
-        return family
-
-
-class SamplingConfig(Section):
-    """How text is drawn. The defaults are the published ones."""
-
-    temperature: Annotated[float, Field(ge=0, le=5)] = 1.5
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    top_k: Annotated[int, Field(ge=1)] = 50
-    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
-
-
-class EngineConfig(Section):
-    """One vLLM engine: its limits, and what it asks of the cluster."""
-
-    max_model_len: Annotated[int, Field(ge=16)] = 2048
-    max_num_seqs: Annotated[int, Field(ge=1)] = 256
-    max_num_batched_tokens: int | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
-    num_cpus: Annotated[float, Field(ge=0)] = 1
-    num_gpus: Annotated[float, Field(ge=0)] = 1
-    num_threads: Annotated[int, Field(ge=1)] = 1
-    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
 
 
 class TeacherConfig(Section):
@@ -144,7 +114,7 @@ class TeacherConfig(Section):
     @field_validator("engine")
     @classmethod
     def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
-        return _with_room(engine, info.data.get("sampling"))
+        return with_room(engine, info.data.get("sampling"))
 
     @property
     def vllm_model(self) -> ModelConfig:
@@ -272,7 +242,7 @@ class EndpointConfig(Section):
     @field_validator("engine")
     @classmethod
     def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
-        return _with_room(engine, info.data.get("sampling"))
+        return with_room(engine, info.data.get("sampling"))
 
     def endpoint(self) -> "EndpointConfig":
         """This config without what only a run needs."""
@@ -348,15 +318,6 @@ def change_endpoint(
 def dump_config(config: RunConfig) -> str:
     """The complete config as YAML; `load_config` reads it back equal."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _with_room(engine: EngineConfig, sampling: SamplingConfig | None) -> EngineConfig:
-    if sampling is not None and sampling.max_new_tokens >= engine.max_model_len:
-        raise ValueError(
-            f"max_model_len {engine.max_model_len} leaves no room for a prompt before "
-            f"sampling.max_new_tokens {sampling.max_new_tokens}; raise the one or lower the other"
-        )
-    return engine
 
 
 def _read_text(source: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Sections of a config that stand alone: their base, and what a rented teacher needs.
+"""Sections of a config that stand alone: their base, models and engines, and a teacher's parts.
 
 `lorid.config` puts them together and says what a whole run is; import them from there.
 """
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lorid.method.gate import GateLimits
+from lorid.method.templates import FAMILIES
 
 Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
@@ -28,6 +29,45 @@ class Section(BaseModel):
     )
 
 
+class ModelConfig(Section):
+    """A language model: a local folder or a hub id, and its prompt family."""
+
+    path: str
+    family: str = "tokenizer"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        return family
+
+
+class SamplingConfig(Section):
+    """How text is drawn. The defaults are the published ones."""
+
+    temperature: Annotated[float, Field(ge=0, le=5)] = 1.5
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_k: Annotated[int, Field(ge=1)] = 50
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
+
+
+class EngineConfig(Section):
+    """One vLLM engine: its limits, and what it asks of the cluster."""
+
+    max_model_len: Annotated[int, Field(ge=16)] = 2048
+    max_num_seqs: Annotated[int, Field(ge=1)] = 256
+    max_num_batched_tokens: int | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cpu_kv_cache_gib: Annotated[int, Field(ge=1)] = 1
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 1
+    num_threads: Annotated[int, Field(ge=1)] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+
+
 class ApiConfig(Section):
     """An OpenAI-compatible server, what it allows, and how long it is asked.
 
@@ -35,9 +75,9 @@ class ApiConfig(Section):
     key (never the key itself); None asks without one. `api_version` makes it an Azure deployment.
     The limits are those of the whole cluster, whatever the number of `num_workers`. `max_tries` is
     how often one request is sent when the server fails; `give_up_after_s` is how long nothing at
-    all may succeed before the stage stops. `hedge_after_s` sends a slow request a second time.
-    `extra` holds further options of the request's body, such as `reasoning_effort`; `omit` names
-    those that the model does not take.
+    all may succeed before the stage stops. `hedge_after_s` sends a request that takes longer once
+    more, where the limits have room; both may be charged. `extra` holds further options of the
+    request's body, such as `reasoning_effort`; `omit` names those that the model does not take.
     """
 
     model: Annotated[str, Field(min_length=1)]
@@ -124,3 +164,13 @@ class GateConfig(Section):
     def limits(self) -> GateLimits:
         """The thresholds for `lorid.method.gate`."""
         return GateLimits(**self.model_dump())
+
+
+def with_room(engine: EngineConfig, sampling: SamplingConfig | None) -> EngineConfig:
+    """The engine, when a prompt fits before the longest answer; raises ValueError otherwise."""
+    if sampling is not None and sampling.max_new_tokens >= engine.max_model_len:
+        raise ValueError(
+            f"max_model_len {engine.max_model_len} leaves no room for a prompt before "
+            f"sampling.max_new_tokens {sampling.max_new_tokens}; raise the one or lower the other"
+        )
+    return engine

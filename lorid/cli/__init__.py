@@ -4,9 +4,10 @@ Exit codes: 0 done, 2 the user's mistake (one line: cause and fix), 130 interrup
 Ray, torch and vLLM are imported inside the commands that need them, so `--help` is instant.
 """
 
-from lorid.cli import configs, demo, endpoint, hub, replay, runs, store, triples
+from lorid.cli import configs, demo, endpoint, hub, knowledge, plan, replay, runs, store, triples
 from lorid.cli.app import main
 
 __all__ = [
-    "configs", "demo", "endpoint", "hub", "main", "replay", "runs", "store", "triples",
+    "configs", "demo", "endpoint", "hub", "knowledge", "main", "plan", "replay", "runs", "store",
+    "triples",
 ]  # fmt: skip

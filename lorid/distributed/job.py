@@ -3,7 +3,8 @@
     if __name__ == "__main__":
         sys.exit(run_job(("knowledge",), description=__doc__))
 
-Exit codes: 0 done, 2 the user's mistake, 1 anything else, 130 interrupted.
+Exit codes: 0 done, 2 the user's mistake, 3 the cap on money is reached (a higher one goes on), 130
+interrupted, 1 anything else.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from types import FrameType
 
 from lorid.config import load_config
 from lorid.distributed.pipeline import run_pipeline
+from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
 
 INTERRUPTED = 130
@@ -32,6 +34,11 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides",
         help="change one field; may be repeated",
     )  # fmt: skip
+    if tuple(stages) == ("knowledge",):
+        parser.add_argument(
+            "--retry-rejects", action="store_true",
+            help="ask again, only for the problems that the last run set aside",
+        )  # fmt: skip
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     args = parser.parse_args()
     if not args.config and not args.preset:
@@ -39,6 +46,8 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
     interrupt_on_sigterm()
     try:
         config = load_config(args.config, preset=args.preset, overrides=args.overrides)
+        if getattr(args, "retry_rejects", False):
+            config = next_retry(config, announce=lambda line: print(line, file=sys.stderr))
         run_pipeline(config, stages=stages)
     except LoridError as error:
         if args.debug:

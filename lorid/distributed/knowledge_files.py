@@ -6,7 +6,7 @@ The knowledge of each source question is joined onto every problem made from it,
 training split, row group by row group: a data set of hundreds of thousands of rows is never held.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from lorid.artifacts.enriched import write_enriched
 from lorid.artifacts.knowledge_card import knowledge_card
 from lorid.config import RunConfig
 from lorid.distributed.inputs import knowledge_inputs
+from lorid.distributed.preparation import iter_split
 from lorid.jsonl import write_jsonl
-from lorid.method.problems import Problem
 from lorid.method.sources import SourceGroup, join
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ def write_knowledge(
     folder: Path,
     *,
     config: RunConfig,
+    data: Path,
     groups: Sequence[SourceGroup],
-    problems: Iterable[Problem],
     result: "KnowledgeResult",
 ) -> Mapping[str, Any]:
     """Write the artifact; returns the details of its record.
 
-    `result` is about the groups' sources, `problems` are all that share them.
+    `result` is about the groups' sources; what shares them is in the folder `data`.
     """
     by_problem = {group.source.problem_id: group for group in groups}
     knowledge = {by_problem[one.problem.problem_id].source_id: one.knowledge for one in result.kept}
-    num_rows = write_enriched(folder, join(problems, knowledge=knowledge))
+    num_rows = write_enriched(folder, join(iter_split(data, "train"), knowledge=knowledge))
     rejects = (
         {**reject, "num_problems": by_problem[reject["problem_id"]].num_problems}
         for reject in result.rejects

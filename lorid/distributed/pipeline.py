@@ -41,7 +41,6 @@ from lorid.distributed.inputs import (
 )
 from lorid.errors import ArtifactIncomplete, ConfigError
 from lorid.method.roles import Role
-from lorid.method.sources import group_by_source
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 STAGES_ON_RAY = ("knowledge", "train", "evaluate")
@@ -148,20 +147,16 @@ def knowledge(run: Run) -> dict[str, Record]:
     """Knowledge for the training problems."""
     from lorid.distributed.knowledge import generate_knowledge
     from lorid.distributed.knowledge_files import write_knowledge
-    from lorid.distributed.preparation import iter_split, read_sources
+    from lorid.distributed.preparation import read_groups
 
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
 
     def build(folder: Path) -> Mapping[str, Any]:
         with _fetched(run.store, data) as source:
-            groups = group_by_source(iter_split(source, "train"), sources=read_sources(source))
+            groups = read_groups(source)
             result = generate_knowledge(run.config, [group.source for group in groups])
             return write_knowledge(
-                folder,
-                config=run.config,
-                groups=groups,
-                problems=iter_split(source, "train"),
-                result=result,
+                folder, config=run.config, data=source, groups=groups, result=result
             )
 
     record = run_stage(

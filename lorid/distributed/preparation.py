@@ -18,7 +18,7 @@ from lorid.method.problems import (
     read_problems,
     source_key,
 )
-from lorid.method.sources import source_of
+from lorid.method.sources import SourceGroup, group_by_source, source_of
 
 MAX_SHOWN_REASONS = 3
 
@@ -135,9 +135,11 @@ def iter_split(folder: Path, split: str) -> Iterator[Problem]:
     return (Problem.from_row(row) for _, row in read_jsonl(folder / f"{split}.jsonl"))
 
 
-def read_sources(folder: Path) -> list[Problem]:
-    """The source questions that `write_splits` wrote; none when nothing was augmented."""
-    return read_split(folder, "sources") if (folder / "sources.jsonl").is_file() else []
+def read_groups(folder: Path) -> list[SourceGroup]:
+    """What the teacher is asked: the training split by source question."""
+    is_augmented = (folder / "sources.jsonl").is_file()
+    sources = iter_split(folder, "sources") if is_augmented else ()
+    return group_by_source(iter_split(folder, "train"), sources=sources)
 
 
 def _augmented_rows(place: str) -> Iterable[tuple[int, object]]:

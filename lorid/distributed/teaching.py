@@ -12,6 +12,7 @@ what was answered in the ledger. The key for the API is read by the driver and t
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +33,15 @@ from lorid.teacher.asking import Manner, ask_problem
 from lorid.teacher.base import Teacher
 from lorid.teacher.desk import Answer, Desk, DeskPolicy, DeskStats, Stop, Wanted
 from lorid.teacher.failures import Failure
-from lorid.teacher.ledger import Ledger, Stored
+from lorid.teacher.ledger import Ledger, Stored, merge_shards
 from lorid.teacher.limiter import Limiter, Limits
 from lorid.teacher.window import Window
 
 VLLM_PERMIT_S = 3600.0
 BATCH_PERMIT_S = 3 * 24 * 3600.0
 API_WORKER_CPUS = 0.5
+MAX_CONNECTIONS = 1000
+"""Of one client; more in flight take more workers."""
 METRICS = ("num_responses", "num_reused", "num_in_flight", "num_failed", "num_throttled",
            "input_tokens", "output_tokens", "spent")  # fmt: skip
 
@@ -88,6 +91,7 @@ def pool_of(teacher: TeacherConfig) -> Pool:
             rows_per_slot=1,
         )
     workers = min(api.num_workers, api.max_in_flight)
+    workers = max(workers, -(-api.max_in_flight // MAX_CONNECTIONS))
     return Pool(
         min_workers=workers,
         max_workers=workers,
@@ -121,8 +125,6 @@ class DeskActor:
     """A `Desk` as an actor; its methods are the desk's."""
 
     def __init__(self, config_json: str) -> None:
-        import time
-
         config = RunConfig.model_validate_json(config_json)
         ledger = Ledger.opened(open_store(config.store), name=config.name)
         limiter = Limiter(pool_of(config.teacher).limits, clock=time.monotonic)
@@ -169,6 +171,7 @@ def start_desk(config: RunConfig) -> Any:
     Raises:
         ArtifactError: the ledger cannot be read.
     """
+    merge_shards(open_store(config.store), config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(DeskActor)
     desk = actor.options(
@@ -277,6 +280,7 @@ class TeacherWorker:
             policy=policy_of(self.config),
             identity=teacher_inputs(self.config),
             max_tries=api.max_tries if api else 1,
+            hedge_after_s=api.hedge_after_s if api and self.config.teacher.kind == "api" else None,
             num_slots=answer.num_slots,
             stopped=answer.stop,
         )

@@ -34,7 +34,10 @@ class VllmTeacher:
                 request.prompt, seed=request.seed, sampling=sampling, schema=self.schema
             )
         except EngineError as error:
-            # A dead engine ends the stage; a row that a live one refuses is set aside.
+            # An engine that is dead or never lived ends the stage; what a live one refuses is set
+            # aside.
+            if self.engine.engine is None:
+                raise
             await self.engine.check()
             raise Failed(Failure(kind="refused", reason=short(str(error)))) from error
         return Reply(

@@ -37,11 +37,9 @@ from lorid.method.mentions import (
 from lorid.method.problems import MAX_TEXT_CHARS, Problem
 from lorid.method.reading import read_answer
 from lorid.method.vocabulary import (
-    BEGINNINGS,
     CONSTANTS,
     COUNTED_ANYWHERE,
     FILL,
-    NO_NAMES,
     OPERATIONS,
 )
 
@@ -217,8 +215,7 @@ def _name_from_question(case: _Case) -> str | None:
         return None
     for rule in case.rules:
         for one in capitalised_in(rule):
-            word = one.word.casefold()
-            if word in names and word not in NO_NAMES and not (one.begins and word in BEGINNINGS):
+            if one.word.casefold() in names:
                 return one.word
     return None
 

@@ -34,6 +34,7 @@ _NEXT = re.compile(rf"\s?(?P<mark>%|\\%|percent\b)|[\s-](?P<word>{_WORD})")
 # A sentence may also begin behind a quotation mark, a bracket or the dollar of a formula.
 _BEGINS = re.compile(r"(?:^|[.!?:;\n][\s\"'\u201c\u2018(\[$*]*|[\"\u201c]\s*)\Z")
 _SENTENCE_TAIL = 12
+_NO_NAMES = NO_NAMES | BEGINNINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +146,10 @@ def names_in(question: str) -> set[str]:
     """Words that the question uses as names, case folded.
 
     That is every capitalised word inside a sentence, and of those that begin one the words that
-    are neither a usual beginning nor written small elsewhere in the question.
+    are not written small elsewhere in the question; never the usual beginnings of sentences.
     """
     small = {found[0] for found in _TOKEN.finditer(question) if found[0].islower()}
+    found = ((one.word.casefold(), one.begins) for one in capitalised_in(question))
     return {
-        one.word.casefold()
-        for one in capitalised_in(question)
-        if one.word.casefold() not in NO_NAMES
-        and not (one.begins and one.word.casefold() in (BEGINNINGS | small))
+        word for word, begins in found if word not in _NO_NAMES and not (begins and word in small)
     }

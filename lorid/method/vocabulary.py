@@ -32,26 +32,32 @@ NO_NAMES = _listed(
 # Words that questions and rules begin with.
 BEGINNINGS = _listed(
     """
-    a about above according add after afterwards again all also altogether among an and
-    another any apply are as ask assume assuming at because before begin below besides
-    between both but by calculate can check choose combine compare compute conclude consider
-    convert could count decide decrease define describe determine did divide do does double
-    during each eight either eleven equal estimate evaluate even every everyone expand
-    explain express factor figure final finally find first five fold for form four from
-    general get given great group half halve has have he her here hers his how however i
-    identify if ignore imagine in increase initially inside instead into invert is isolate
-    it its just know last later leave let list look make many mean meanwhile measure might
-    more most multiply must my name near neither next nine no nobody none not note now
-    obtain of off on once one only or order other otherwise our out over per perform pick
-    please plot previously prove read recall recognize reduce remember remove repeat replace
-    represent rewrite round same sample second set seven several shall she should show
-    similarly simplify simplifying simply since six size solve solving some somebody someone
-    sometimes start state still substitute subtract sum suppose take ten test than that the
-    their them then there therefore these they thing think third this those three through
-    thus to today together tomorrow tonight total translate treat triple turn twelve twenty
-    twice two under understand unless until up upon use using value verify was we were what
-    when whenever where which while who whoever whole whose why will with within without
-    work would write yes yesterday yet you your zero
+    a about above according add adding additionally after afterwards again all also
+    altogether among an analyse analyze and another any apply applying approximately are
+    arrange as ask assign assume assuming at because before begin below besides between both
+    but by calculate calculating can cancel check choose combine compare compute conclude
+    consider considering convert could count cross currently decide decrease deduce define
+    derive describe determine determining did distribute divide dividing do does double draw
+    due during each eight either eleven employ ensure enter equal establish estimate
+    evaluate even eventually every everyone expand explain express factor figure final
+    finally find finding first five fold for form formulate fortunately four from general
+    get give given great group half halve has have he her here hers his how however i
+    identify if ignore imagine in increase initially inside instead interpret into invert is
+    isolate it its just keep know knowing label last later leave let list look make many
+    mean meanwhile measure might more most multiply multiplying must my name near neither
+    next nine no nobody none normally not note now observe obtain of off on once one only or
+    order organize other otherwise our out over overall partition per perform pick please
+    plot plug previously prove provide read rearrange reason recall recognise recognize
+    reduce relate remember remove repeat replace represent review rewrite round same sample
+    second set setting seven several shall she should show shown similarly simplify
+    simplifying simply since six size solve solving some somebody someone sometimes sort
+    start state still substitute subtract subtracting sum suppose take ten test than that
+    the their them then there therefore these they thing think third this those three
+    through thus to today together tomorrow tonight total track translate treat triple turn
+    twelve twenty twice two under understand unfortunately unless until up upon use using
+    usually utilize value verify was we were what when whenever where which while who
+    whoever whole whose why with within without work would write yes yesterday yet you your
+    zero
     """
 )
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorid.errors import ArtifactError
 from lorid.sections import PriceConfig
 from lorid.teacher.base import Usage
 from lorid.teacher.failures import Failure
@@ -170,9 +171,15 @@ class Desk:
             self.stats.output_tokens += usage.output_tokens
             self.stats.spent_now += response.cost
         self.has_succeeded, self.num_failed_in_a_row, self.failing_since = True, 0, None
-        await self.ledger.add(responses)
-        for response in responses:
-            self._drop(response.key)
+        try:
+            await self.ledger.add(responses)
+        except ArtifactError as error:
+            # Going on would pay for responses that nothing keeps.
+            self.stop(Stop(error=type(error).__name__, message=str(error)))
+            raise
+        finally:
+            for response in responses:
+                self._drop(response.key)
         return self._answer(worker)
 
     async def fail(self, worker: str, key: str, failure: Failure | None) -> Answer:
@@ -195,7 +202,7 @@ class Desk:
                 Stop(
                     error="TeacherRefused",
                     message=f"the first {self.num_failed_in_a_row} requests were all refused, the "
-                    f"newest: {failure.reason}; see teacher.api (omit, extra, response_format)",
+                    f"newest: {failure.reason}; check the teacher's settings (docs/teach.md)",
                 )
             )
         elif self._is_hopeless(now):
@@ -299,4 +306,6 @@ class Desk:
     def _answer(self, worker: str, **found: Any) -> Answer:
         number = self.workers.get(worker, 0) % self.policy.num_workers
         slots, left_over = divmod(self.limiter.num_slots, self.policy.num_workers)
-        return Answer(num_slots=slots + (number < left_over), stop=self.stopped, **found)
+        # A worker without a slot would never ask, and so never hear of a new one.
+        share = max(1, slots + (number < left_over))
+        return Answer(num_slots=share, stop=self.stopped, **found)

@@ -7,8 +7,8 @@
 Shards lie under `ledgers/{name}/` in the artifact store and are only ever added to. In a local
 folder each writer appends to a file of its own, with one fsync for all that wait; in S3, where
 nothing can be appended to, what gathered in a second (or `UPLOAD_RESPONSES` of them) becomes a new
-key. A line that a crash has torn is passed over, and takes no other with it. One process writes
-(the desk's actor, under the run's lease), any may read.
+key, and `merge_shards` makes many keys one before a run. A line that a crash has torn is passed
+over, and takes no other with it. One process writes (the desk's actor), under the run's lease.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ UPLOAD_S = 1.0
 UPLOAD_RESPONSES = 64
 RETRY_S = 1.0
 MERGE_ABOVE = 200
+NUM_READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ class Shard(Protocol):
     """Where one writer's lines go."""
 
     delay_s: float
+    waits_itself: bool
 
     def append(self, lines: bytes) -> None:
         """Make them durable; raises ArtifactError when the store cannot."""
@@ -91,7 +94,7 @@ class Shard(Protocol):
 class AppendedFile:
     """A file of a local store that grows."""
 
-    delay_s = 0.0
+    delay_s, waits_itself = 0.0, False
 
     def __init__(self, store: LocalStore, key: str) -> None:
         self.store, self.key = store, key
@@ -104,7 +107,7 @@ class AppendedFile:
 class UploadedKeys:
     """New keys of a store that cannot append, numbered in order."""
 
-    delay_s = UPLOAD_S
+    delay_s, waits_itself = UPLOAD_S, True
 
     def __init__(self, store: ArtifactStore, key: str) -> None:
         self.store, self.key, self.num_written = store, key, 0
@@ -127,11 +130,29 @@ def open_shard(store: ArtifactStore, name: str) -> Shard:
     return AppendedFile(store, key) if isinstance(store, LocalStore) else UploadedKeys(store, key)
 
 
+def shard_keys(store: ArtifactStore, name: str) -> list[str]:
+    """The shards of a run, the oldest first."""
+    return [key for key in store.list(folder_of(name)) if key.endswith(".jsonl")]
+
+
 def read_shards(store: ArtifactStore, name: str) -> Iterator[bytes]:
     """Every line, the older shards' first; torn ones too."""
-    for key in store.list(folder_of(name)):
-        if key.endswith(".jsonl"):
-            yield from (line for line in store.read(key).split(b"\n") if line)
+    with ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool:
+        for content in pool.map(store.read, shard_keys(store, name)):
+            yield from (line for line in content.split(b"\n") if line)
+
+
+def merge_shards(store: ArtifactStore, name: str) -> None:
+    """Make more than `MERGE_ABOVE` shards one; to be called while nobody writes.
+
+    The new one is whole before the first of the old ones goes.
+    """
+    shards = shard_keys(store, name)
+    if len(shards) > MERGE_ABOVE:
+        lines = Ledger.opened(store, name=name).lines.values()
+        store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", b"\n".join(lines) + b"\n")
+        for key in shards:
+            store.remove(key)
 
 
 @dataclass(kw_only=True)
@@ -179,11 +200,9 @@ class Ledger:
         if not new:
             return
         loop = asyncio.get_running_loop()
-        waits: list[asyncio.Future[None]] = []
-        for response in new:
-            line, wait = response.to_line(), loop.create_future()
-            self.waiting.append((line, wait))
-            waits.append(wait)
+        lines = [response.to_line() for response in new]
+        waits: list[asyncio.Future[None]] = [loop.create_future() for _ in new]
+        self.waiting += zip(lines, waits, strict=True)
         if len(self.waiting) >= UPLOAD_RESPONSES:
             self.wake.set()
         if self.flushing is None or self.flushing.done():
@@ -192,8 +211,8 @@ class Ledger:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        for response in new:
-            self._know(response, response.to_line())
+        for response, line in zip(new, lines, strict=True):
+            self._know(response, line)
 
     @property
     def num_waiting(self) -> int:
@@ -228,6 +247,8 @@ class Ledger:
             try:
                 await asyncio.to_thread(self.shard.append, content)
             except ArtifactError as error:
+                if self.shard.waits_itself:
+                    raise
                 now = time.monotonic()
                 if self.failing_since is None:
                     self.failing_since = now

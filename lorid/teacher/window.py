@@ -10,7 +10,7 @@ next request leaves the moment a response arrives.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -20,6 +20,7 @@ from lorid.errors import LoridError, TeacherError
 from lorid.teacher.base import Reply, Teacher, TeacherRequest
 from lorid.teacher.desk import Answer, DeskPolicy, Stop, Wanted
 from lorid.teacher.failures import Failed, Failure, delay_s
+from lorid.teacher.hedging import hedged
 from lorid.teacher.ledger import Stored
 
 CHARS_PER_TOKEN = 4
@@ -63,6 +64,7 @@ class Window:
     policy: DeskPolicy
     identity: Mapping[str, Any]
     max_tries: int = 8
+    hedge_after_s: float | None = None
     num_slots: int = 1
     num_busy: int = 0
     num_permits: int = 0
@@ -89,7 +91,7 @@ class Window:
                 return found
             try:
                 await self._take_slot(key)
-                reply = await self._sent(request)
+                reply = await self._sent(request, wanted)
             except Failed as failed:
                 self._heed(await self.desk.fail(self.worker, key, failed.failure))
                 self._raise_when_stopped()
@@ -98,7 +100,11 @@ class Window:
                 tries += 1 / THROTTLED_TRIES if is_throttled else 1
                 if failed.failure.kind == "refused" or tries >= self.max_tries:
                     raise
-                await self.sleep(max(delay_s(num_failed), 0.0))
+                await self.sleep(delay_s(num_failed))
+            except BaseException:
+                # Cancelled, or an engine that died: nobody may wait for this one.
+                await asyncio.shield(self.desk.fail(self.worker, key, None))
+                raise
             else:
                 stored = self._stored(key, request, reply)
                 await self._settled(stored)
@@ -136,13 +142,33 @@ class Window:
             await self.desk.fail(self.worker, key, None)
             self._raise_when_stopped()
 
-    async def _sent(self, request: TeacherRequest) -> Reply:
+    async def _sent(self, request: TeacherRequest, wanted: Wanted) -> Reply:
         try:
-            return await self.teacher.ask(request)
+            return await hedged(
+                lambda: self.teacher.ask(request),
+                second=lambda: self._sent_again(request, wanted),
+                after_s=self.hedge_after_s,
+            )
         finally:
-            self.num_busy -= 1
-            async with self.free:
-                self.free.notify_all()
+            await self._leave_slot()
+
+    async def _sent_again(self, request: TeacherRequest, wanted: Wanted) -> Reply | None:
+        """The request a second time, where limits and slots have room for it now."""
+        if self.num_busy >= self.num_slots:
+            return None
+        self.num_busy += 1
+        hedge = replace(wanted, key=f"{wanted.key}/hedge")
+        try:
+            answer = await self.desk.acquire(self.worker, [hedge])
+            return await self.teacher.ask(request) if answer.permitted else None
+        finally:
+            await self._leave_slot()
+            await self.desk.fail(self.worker, hedge.key, None)
+
+    async def _leave_slot(self) -> None:
+        self.num_busy -= 1
+        async with self.free:
+            self.free.notify_all()
 
     async def _settled(self, stored: Stored) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

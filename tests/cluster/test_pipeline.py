@@ -152,4 +152,4 @@ def test_a_question_that_is_too_long_is_set_aside_and_the_rest_goes_on(trained, 
     records = run_pipeline(config, stages=("prepare", "knowledge"), announce=lambda _: None)
     details = records["knowledge"].details
     assert details["num_problems"] == 5
-    assert details["rejected_because"]["refused by the engine"] == 1
+    assert details["rejected_because"]["no-response"] == 1

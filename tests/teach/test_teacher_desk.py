@@ -12,14 +12,15 @@ from pydantic import SecretStr
 
 from lorid.artifacts.local import LocalStore
 from lorid.config import SamplingConfig
-from lorid.errors import BudgetSpent, TeacherError, TeacherRefused
+from lorid.errors import ArtifactError, BudgetSpent, EngineError, TeacherError, TeacherRefused
 from lorid.method.knowledge import TEACHER_TEMPLATE
 from lorid.method.problems import Problem
 from lorid.sections import ApiConfig, PriceConfig
 from lorid.teacher.api import ApiTeacher
 from lorid.teacher.asking import Manner, ask_problem
-from lorid.teacher.desk import Desk, DeskPolicy
-from lorid.teacher.ledger import Ledger
+from lorid.teacher.base import Reply, Usage
+from lorid.teacher.desk import Desk, DeskPolicy, Wanted
+from lorid.teacher.ledger import Ledger, Stored
 from lorid.teacher.limiter import Limiter, Limits
 from lorid.teacher.window import Window
 
@@ -152,12 +153,12 @@ async def test_a_key_that_is_refused_stands_in_no_message(server, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("malformed", "no JSON object"),
-        ("empty list", "no rules"),
-        ("refusal", "refused by the teacher"),
-        ("length", "cut off at the token limit"),
-        ("wrong keys", "not a list of strings"),
-        ("content filter", "refused by the teacher"),
+        ("malformed", "not-json"),
+        ("empty list", "no-rules"),
+        ("refusal", "refused: by the teacher"),
+        ("length", "cut-off: at the token limit"),
+        ("wrong keys", "wrong-shape"),
+        ("content filter", "refused: by the teacher"),
     ],
 )
 async def test_unusable_text_is_asked_for_again_then_set_aside(server, tmp_path, fault, reason):
@@ -193,7 +194,7 @@ async def test_one_request_that_always_fails_is_set_aside_and_the_rest_go_on(ser
     failed = [outcome for outcome in outcomes if outcome.reason is not None]
     assert 1 <= len(failed) <= 30
     assert all(
-        outcome.reason.startswith("no response: the server answered 500") for outcome in failed
+        outcome.reason.startswith("no-response: the server answered 500") for outcome in failed
     )
 
 
@@ -246,3 +247,90 @@ async def test_the_cap_on_money_is_never_passed_and_a_higher_one_goes_on(server,
     assert errors == []
     assert len(again) == 100
     assert server.counts()["num_requests"] - num_asked == 100 - len(outcomes)
+
+
+async def test_a_store_that_stays_lost_stops_the_stage_instead_of_paying_on(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LORID_STORE_WAIT_S", "0")
+    num_asked = server.counts()["num_requests"]
+    async with window_to(server, tmp_path) as window:
+        (tmp_path / "ledgers").write_text("a file where the folder should be")
+        outcomes, errors = await ask_all(window, problems(300))
+        assert window.desk.read_stats().num_in_flight == 0
+    assert outcomes == []
+    assert {type(error) for error in errors} == {ArtifactError}
+    assert server.counts()["num_requests"] - num_asked <= 64
+
+
+async def test_a_store_that_comes_back_is_waited_for_and_nothing_is_lost(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lorid.teacher.ledger.RETRY_S", 0.05)
+    async with window_to(server, tmp_path) as window:
+        (tmp_path / "ledgers").write_text("a file where the folder should be")
+        asking = asyncio.ensure_future(ask_all(window, problems(40)))
+        while window.desk.ledger.failing_since is None:
+            await asyncio.sleep(0.01)
+        assert not asking.done()
+        (tmp_path / "ledgers").unlink()
+        outcomes, errors = await asking
+    assert errors == []
+    assert len(outcomes) == 40
+    assert len(Ledger.opened(LocalStore(tmp_path), name="run").lines) == 40
+
+
+async def test_a_worker_that_comes_back_gets_what_it_had_out_at_once(server, tmp_path):
+    async with window_to(server, tmp_path) as window:
+        desk = window.desk
+        wanted = [Wanted(key="a", input_tokens=1)]
+        assert (await desk.acquire("w", wanted)).permitted == ["a"]
+        desk.join("w")  # its process died and began again
+        assert (await desk.acquire("w", wanted)).permitted == ["a"]
+
+
+async def test_what_a_lost_worker_had_out_is_free_after_a_while(tmp_path):
+    now = [0.0]
+    desk = Desk(
+        ledger=Ledger.opened(LocalStore(tmp_path), name="run"),
+        limiter=Limiter(Limits(), clock=lambda: now[0]),
+        policy=DeskPolicy(permit_s=100),
+        clock=lambda: now[0],
+    )
+    wanted = [Wanted(key="a", input_tokens=1)]
+    assert (await desk.acquire("lost", wanted)).permitted == ["a"]
+    now[0] = 101.0
+    assert (await desk.acquire("other", wanted)).permitted == ["a"]
+    # The lost one was only slow: its response counts, and once.
+    stored = Stored(
+        key="a", ask=1, settings={}, cost=1.0,
+        reply=Reply(text="x", finish_reason="stop", usage=Usage(), model="m"),
+    )  # fmt: skip
+    await desk.settle("lost", [stored])
+    await desk.settle("other", [stored])
+    assert desk.read_stats().spent == 1.0
+    assert [found.key for found in (await desk.acquire("w", wanted)).stored] == ["a"]
+
+
+async def test_a_teacher_that_dies_ends_the_stage_and_leaves_nothing_out(tmp_path):
+    class DeadTeacher:
+        """A fake: an engine that has died."""
+
+        async def ask(self, request):
+            raise EngineError("the engine has died")
+
+        async def aclose(self):
+            pass
+
+    desk = Desk(
+        ledger=Ledger.opened(LocalStore(tmp_path), name="run"),
+        limiter=Limiter(Limits(), clock=time.monotonic),
+        policy=DeskPolicy(),
+    )
+    window = Window(
+        desk=desk, teacher=DeadTeacher(), worker="w", policy=desk.policy, identity={},
+        num_slots=desk.join("w").num_slots,
+    )  # fmt: skip
+    _, errors = await ask_all(window, problems(20))
+    assert {str(error) for error in errors} == {"the engine has died"}
+    assert desk.read_stats().num_in_flight == 0

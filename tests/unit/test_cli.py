@@ -21,7 +21,8 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
 @pytest.mark.parametrize(
     "command",
     [
-        "demo", "config show", "config check", "runs list", "runs show", "runs fetch", "solve",
+        "demo", "config show", "config check", "plan", "knowledge push", "runs list", "runs show",
+        "runs fetch", "solve",
         "grade", "replay", "report", "triple list", "triple show", "triple verify",
         "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
@@ -55,6 +56,10 @@ def test_config_show_prints_what_config_check_accepts(lorid, tmp_path):
     [
         ["config", "check", "missing.yaml"],
         ["config", "show", "--preset", "huge"],
+        ["plan", "missing.yaml"],
+        ["plan", "--preset", "demo", "--set", "teacher.prices=cheap", "--set", "store={tmp}"],
+        ["knowledge", "push", "knowledge/nobody/1", "--to", "org/name", "--store", "{tmp}"],
+        ["knowledge", "push", "data/nobody/1", "--to", "org/name", "--store", "{tmp}"],
         ["runs", "show", "nobody", "--store", "{tmp}"],
         ["runs", "fetch", "data/nobody/1", "--store", "{tmp}"],
         ["runs", "fetch", "../etc", "--store", "{tmp}"],

@@ -143,3 +143,20 @@ def test_every_rule_that_needs_no_label_can_be_configured(rule):
 def test_feedback_out_of_range_is_refused(override, named):
     with pytest.raises(ConfigError, match=named):
         parse_config("preset: demo", overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["teacher.kind=api"], "needs teacher.api"),
+        (["teacher.model=null"], "needs teacher.model"),
+        (["teacher.max_cost=3"], "needs teacher.prices"),
+        (["teacher.kind=api", "teacher.api={model: m, base_url: 'ftp://x'}"], "http://"),
+        (["teacher.kind=api", "teacher.api={model: m, base_url: 'https://u:pw@x/v1'}"], "password"),
+        (["teacher.kind=api", "teacher.api={model: m, extra: {seed: 3}}"], "other fields"),
+        (["teacher.kind=api", "teacher.api={model: m, api_key_env: 'sk-1234'}"], "api_key_env"),
+    ],
+)
+def test_a_teacher_that_cannot_be_asked_is_refused(overrides, problem):
+    with pytest.raises(ConfigError, match=problem):
+        load_config(None, preset="demo", overrides=overrides)

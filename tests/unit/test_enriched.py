@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorid.artifacts.enriched import ROWS_PER_GROUP, read_enriched, write_enriched
 from lorid.distributed.knowledge_files import write_knowledge
 from lorid.errors import DataError
-from lorid.jsonl import read_jsonl
+from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.problems import EnrichedProblem, Problem, source_key
 from lorid.method.sources import group_by_source
 from lorid.presets import demo
@@ -32,6 +32,7 @@ def numbered(number: int, *, source: str = "", rules=("Add the parts.", "Halve i
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(texts, st.lists(texts, max_size=3)), max_size=4))
 def test_problems_survive_parquet(tmp_path_factory, contents):
     folder = tmp_path_factory.mktemp("parquet")
@@ -87,19 +88,20 @@ def written_artifact(folder):
             "spent": 0.5, "currency": "USD",
         },
     )  # fmt: skip
-    details = write_knowledge(
-        folder, config=demo(), groups=groups, problems=iter(problems), result=result
-    )
+    data = folder.parent / "data-artifact"
+    data.mkdir()
+    write_jsonl(data / "train.jsonl", (problem.to_row() for problem in problems))
+    details = write_knowledge(folder, config=demo(), data=data, groups=groups, result=result)
     return problems, details
 
 
 def test_knowledge_is_joined_onto_every_problem_of_its_source(tmp_path):
-    problems, details = written_artifact(tmp_path)
-    read = list(read_enriched(tmp_path))
+    problems, details = written_artifact(tmp_path / "set")
+    read = list(read_enriched(tmp_path / "set"))
     assert [item.problem for item in read] == problems[:6]
     assert [item.knowledge for item in read] == [("rule a",)] * 3 + [("rule b", "rule c")] * 3
     assert (details["num_rows"], details["num_requests_saved"]) == (6, 6)
-    ((_, reject),) = read_jsonl(tmp_path / "rejects.jsonl")
+    ((_, reject),) = read_jsonl(tmp_path / "set" / "rejects.jsonl")
     assert (reject["problem_id"], reject["num_problems"]) == ("p6", 3)
 
 

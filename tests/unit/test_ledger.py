@@ -10,7 +10,7 @@ from lorid.artifacts.gc import find_leftovers
 from lorid.artifacts.local import LocalStore
 from lorid.errors import ArtifactError
 from lorid.teacher.base import Reply, TeacherRequest, Usage
-from lorid.teacher.ledger import Ledger, Stored, UploadedKeys, folder_of
+from lorid.teacher.ledger import Ledger, Stored, UploadedKeys, folder_of, merge_shards
 
 
 def stored(number, *, text="{}", cost=0.5):
@@ -141,3 +141,18 @@ def test_a_key_holds_everything_that_the_answer_depends_on():
         request.key({"model": "b"}),
     ]
     assert len({key, *others}) == 6
+
+
+async def test_many_shards_are_made_one_without_a_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr("lorid.teacher.ledger.MERGE_ABOVE", 3)
+    store = LocalStore(tmp_path)
+    for number in range(5):
+        await Ledger.opened(store, name="run").add([stored(number)])
+    merge_shards(store, "run")
+    merged = Ledger.opened(store, name="run")
+    assert len(store.list(folder_of("run"))) == 1
+    assert keys(merged) == {f"k{number}" for number in range(5)}
+    await merged.add([stored(5)])
+    again = Ledger.opened(store, name="run")
+    assert len(keys(again)) == 6
+    assert again.cost == pytest.approx(3)

@@ -9,10 +9,10 @@ import pytest
 
 from lorid.config import parse_config
 from lorid.distributed.inputs import data_inputs
-from lorid.distributed.preparation import iter_split, read_sources, read_split, write_splits
+from lorid.distributed.preparation import read_groups, read_split, write_splits
 from lorid.errors import ConfigError, DataError
 from lorid.jsonl import read_jsonl, write_jsonl
-from lorid.method.sources import group_by_source, join
+from lorid.method.sources import join
 
 ROWS = Path(__file__).parents[1] / "data" / "metamath_rows.jsonl"
 SHARED = Path(
@@ -58,7 +58,7 @@ def test_rows_are_matched_written_aside_or_refused_and_counted(tmp_path, as_arra
     assert reasons[0] == "repeats an earlier row"
     assert "The answer is:" in reasons[1]
     train = read_split(tmp_path, "train")
-    groups = group_by_source(iter_split(tmp_path, "train"), sources=read_sources(tmp_path))
+    groups = read_groups(tmp_path)
     # The teacher sees the gold rationale, not an augmentation's.
     assert [group.source.rationale for group in groups] == [
         "12 + 5 = 17", "It is $\\boxed{\\frac{1}{4}}$.",
@@ -126,6 +126,6 @@ def test_rows_made_from_gsm8k_find_their_sources(tmp_path):
     assert (details["num_train"], details["num_sources"]) == (2100, 700)
     assert details["num_requests_saved"] == 1400
     assert details["unmatched_by_type"] == dict.fromkeys(sorted({r["type"] for r in rows}), 100)
-    groups = group_by_source(iter_split(tmp_path, "train"), sources=read_sources(tmp_path))
+    groups = read_groups(tmp_path)
     assert {group.num_problems for group in groups} == {3}
     assert {group.source.question for group in groups} == {row["question"] for row in gold[:700]}

@@ -1,0 +1,101 @@
+"""The knowledge stage on Ray with an API teacher: rejects, retries, the cap, no key anywhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+from misbehaving_server import misbehaving_server
+
+from lorid.artifacts.records import list_records
+from lorid.artifacts.store import open_store
+from lorid.config import RunConfig, load_config
+from lorid.distributed.cluster import connected
+from lorid.distributed.pipeline import run_pipeline
+from lorid.distributed.retries import next_retry
+from lorid.errors import BudgetSpent
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+KEY = "sk-of-the-stage-0123456789"
+NUM = 100
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with connected():
+        yield
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY_OF_THE_TEST", KEY)
+    latency = {"kind": "constant", "mean_s": 0.01}
+    with misbehaving_server(api_key=KEY, latency=latency, retry_after_s=0.05) as server:
+        yield server
+
+
+def config_of(server, folder: Path, **teacher) -> RunConfig:
+    config = load_config(
+        None,
+        preset="demo",
+        overrides=[f"store={folder / 'store'}", f"data.num_train={NUM}", "data.num_test=4"],
+    )
+    api = {
+        "model": "m", "base_url": server.url, "api_key_env": "TEACHER_KEY_OF_THE_TEST",
+        "max_in_flight": 16, "num_workers": 2,
+    }  # fmt: skip
+    prices = {"input_per_million": 1.0, "output_per_million": 10.0}
+    changes = {"kind": "api", "api": api, "prices": prices, "batch_rows": 16, **teacher}
+    merged = config.model_dump(mode="json")
+    merged["teacher"] |= changes
+    return RunConfig.model_validate(merged)
+
+
+def run(config: RunConfig, lines: list[str] | None = None):
+    announce = (lines if lines is not None else []).append
+    return run_pipeline(config, stages=("prepare", "knowledge"), announce=announce)["knowledge"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_rejects_are_set_aside_and_retried_alone(server, tmp_path, capfd):
+    server.change(stubborn={"wrong keys": 0.1}, faults={"500": 0.03, "cut": 0.03})
+    config = config_of(server, tmp_path)
+    first = run(config)
+    num_rejected = first.details["num_rejected"]
+    assert 1 <= num_rejected <= 30
+    assert first.details["num_kept"] == NUM - num_rejected
+    assert set(first.details["rejected_because"]) == {"wrong-shape"}
+    assert first.details["spent"] > 0
+    num_asked = server.counts()["num_requests"]
+
+    server.change(stubborn={}, faults={})
+    retry = next_retry(config, announce=print)
+    second = run(retry)
+    assert retry.teacher.retry_rejects == 1
+    assert second.address != first.address
+    assert second.details["num_kept"] == NUM
+    assert server.counts()["num_requests"] == num_asked + num_rejected
+    assert next_retry(config, announce=print) == retry  # nothing is left to retry
+
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    files += [p for p in Path(os.path.realpath("/tmp/ray/session_latest/logs")).rglob("*.*")
+              if p.is_file()]  # fmt: skip
+    assert len(files) > 20
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    output = capfd.readouterr()
+    assert KEY not in output.out + output.err
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_cap_stops_the_stage_and_a_higher_one_goes_on(server, tmp_path):
+    config = config_of(server, tmp_path, max_cost=0.05)
+    with pytest.raises(BudgetSpent, match=r"raise teacher\.max_cost and run again") as error:
+        run(config)
+    assert error.value.exit_code == 3
+    store = open_store(config.store)
+    assert list_records(store, kind="knowledge") == []
+    paid = server.counts()["num_requests"]
+    assert 5 < paid < NUM
+    record = run(config_of(server, tmp_path, max_cost=5.0))
+    assert record.details["num_reused"] == paid
+    assert record.details["num_kept"] == NUM
+    assert server.counts()["num_requests"] == NUM
