@@ -93,7 +93,7 @@ def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Copy:
 def _existing(record: Record, folder: Path) -> Copy | None:
     try:
         hold = Hold(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # none yet
         return None
     # In this order: what is verified after it is held stays.
     if hold.is_of(folder) and _is_intact(record, folder):

@@ -58,12 +58,12 @@ def test_of_racers_that_expect_the_same_one_wins_and_the_others_learn_who(store)
 
 def test_of_racing_rollbacks_none_goes_back_two_by_accident(store):
     """Those that saw the same state: one wins. What stands is what the winners made of it."""
-    for number in range(40):
+    for number in range(20):
         promote(store, "production", f"triple/demo/{number:012d}")
     results = race(lambda _: rollback(store, "production"))
     won = [result for result in results if not isinstance(result, str)]
     told = history(store, "production")
-    assert sorted(won, key=lambda entry: entry.number) == told[40:]
-    assert [entry.target for entry in told[40:]] == [
-        f"triple/demo/{38 - step:012d}" for step in range(len(won))
+    assert sorted(won, key=lambda entry: entry.number) == told[20:]
+    assert [entry.target for entry in told[20:]] == [
+        f"triple/demo/{18 - step:012d}" for step in range(len(won))
     ]

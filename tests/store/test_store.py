@@ -104,9 +104,9 @@ def test_a_changed_file_is_an_error_that_names_it(store, tmp_path):
 def test_a_stage_that_fails_leaves_nothing_and_one_that_is_done_is_skipped(store):
     calls: list[str] = []
 
-    def run(build):
+    def run(build, x=1):
         return run_stage(
-            store, kind="data", name="n", inputs={"x": 1}, parents=(), build=build,
+            store, kind="data", name="n", inputs={"x": x}, parents=(), build=build,
             announce=calls.append,
         )  # fmt: skip
 
@@ -125,6 +125,9 @@ def test_a_stage_that_fails_leaves_nothing_and_one_that_is_done_is_skipped(store
     assert [entry.path for entry in record.files] == ["whole"]
     assert run(interrupted) == record
     assert "already done" in calls[-1]
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted, x=2)
+    assert calls[-1] == f"  changed since {record.address}: x: 1 -> 2"
 
 
 def test_pickled_weights_and_links_are_not_stored(tmp_path):

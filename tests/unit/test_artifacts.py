@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import pickle
+import re
 import tarfile
 import zipfile
 import zlib
@@ -14,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorid.artifacts.connection import connect
 from lorid.artifacts.lineage import draw_lineage
 from lorid.artifacts.pickles import refuse_pickle
+from lorid.artifacts.progress import Amount, transfer_shown
 from lorid.artifacts.records import (
     FileEntry,
     Record,
@@ -235,3 +238,50 @@ def test_the_first_error_is_not_tried_for_longer_than_allowed(monkeypatch):
         Persistence(name="x", has_reached=True).run(
             lambda: (_ for _ in ()).throw(ConnectionError())
         )
+
+
+def test_transfers_of_more_than_50_mb_say_how_far_they_are(capsys):
+    for num_mb in (50, 51):
+        with transfer_shown("storing x", Amount(num_files=1, num_bytes=num_mb * 10**6)) as advance:
+            for _ in range(num_mb):
+                advance(10**6)
+    assert re.fullmatch(r"storing x: 51/51 MB +done in \d+ s\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "profile", "style", "checksums"),
+    [
+        ("", "", None, "when_required"),
+        ("http://localhost:1", "", "path", "when_required"),
+        ("http://localhost:1", "s3 =\n  addressing_style = virtual", "virtual", "when_required"),
+        ("", "request_checksum_calculation = when_supported", None, "when_supported"),
+    ],
+)
+def test_what_the_settings_leave_open_is_chosen(
+    tmp_path, monkeypatch, endpoint, profile, style, checksums
+):
+    (tmp_path / "config").write_text(f"[default]\nregion = eu-north-1\n{profile}\n")
+    for name in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    settings = connect().meta.config
+    assert settings.s3.get("addressing_style") == style
+    assert settings.request_checksum_calculation == checksums
+    assert settings.region_name == "eu-north-1"
+
+
+def test_a_link_in_a_folder_store_is_not_followed(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    store = open_store(str(tmp_path / "store"))
+    store.write("a/b", b"1")
+    (tmp_path / "store/a/link").symlink_to(tmp_path / "secret")
+    (tmp_path / "store/elsewhere").symlink_to(tmp_path)
+    for key in ("a/link", "elsewhere/secret"):
+        with pytest.raises(ArtifactError, match="leads through a link"):
+            store.read(key)
+        with pytest.raises(ArtifactError, match="leads through a link"):
+            store.write(key, b"changed")
+    assert (tmp_path / "secret").read_text() == "x"
+    assert store.list("") == ["a/b"]
