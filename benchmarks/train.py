@@ -190,7 +190,8 @@ def measure(
             rate = merged["supervised_tokens"] / merged["cpu_s"]
             print(
                 f"round {number + 1}  {name:<26} {rate:8,.0f} supervised tokens a CPU second  "
-                f"{merged['peak_mib']:,.0f} MiB",
+                f"{merged['cpu_s']:.2f} s in {merged['supervised_tokens']:,}  "
+                f"{merged['process_cpu_s']:.1f} s in all  {merged['peak_mib']:,.0f} MiB",
                 flush=True,
             )
     return found

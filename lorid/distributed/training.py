@@ -271,7 +271,8 @@ def _train_to_the_end(
             pace.saved(session.step)
     for role, track in session.tracks.items():
         if track.failure is not None:
-            ray.get(board.give_up.remote(role, str(track.failure)))
+            reason = f"{track.failure}; {pace.last_checkpoint()}"
+            ray.get(board.give_up.remote(role, reason))
 
 
 def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> None:

@@ -90,8 +90,8 @@ class TrainingSession:
         """One optimizer step of every role that is not finished.
 
         Raises:
-            TrainingError: no role can go on: loss or gradient not finite, or exploded. A role that
-                fails beside others is left out from then on, with the reason in its `failure`.
+            TrainingError: the only role cannot go on: loss or gradient not finite, or exploded. One
+                of several is left out from then on instead, with the reason in its `failure`.
         """
         started = time.monotonic()
         active = [track for track in self.tracks.values() if track.is_active]
@@ -106,8 +106,6 @@ class TrainingSession:
                 if len(self.tracks) == 1:
                     raise
         seconds = time.monotonic() - started
-        if not norms:
-            raise next(track.failure for track in active if track.failure)
         held_out = {track.role: self._validate(track) for track in active if track.role in norms}
         return [
             track.record(

@@ -1,0 +1,118 @@
+"""What a training worker does between Ray Train's edges, which are fakes here: report and board."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.train import Checkpoint
+
+from lorid.artifacts.records import publish
+from lorid.artifacts.store import open_store
+from lorid.config import RunConfig, parse_config
+from lorid.demo.generator import generate
+from lorid.distributed import training
+from lorid.jsonl import write_jsonl
+from lorid.method.roles import Role
+
+IR, KG, DR = Role
+
+
+class FakeBoard:
+    """The actor's methods, called at once."""
+
+    def __init__(self) -> None:
+        self.posted: list[str] = []
+        self.given_up: dict[str, str] = {}
+        self.post = SimpleNamespace(remote=lambda role, metrics: self.posted.append(role))
+        self.give_up = SimpleNamespace(remote=self.given_up.__setitem__)
+
+
+class FakeRayTrain:
+    """Keeps what is reported; a checkpoint's folder is gone after `report`, so it is copied."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.reports, self.resume_from = folder, [], None
+
+    def report(self, summary: dict, checkpoint: Checkpoint) -> None:
+        place = self.folder / f"report-{len(self.reports)}"
+        with checkpoint.as_directory() as source:
+            shutil.copytree(source, place)
+        self.reports.append((summary, place))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a worker over 20 problems; returns the reports and the board."""
+    store = open_store(str(tmp_path / "store"))
+    (tmp_path / "knowledge").mkdir()
+    write_jsonl(
+        tmp_path / "knowledge" / training.KNOWLEDGE_FILE,
+        (problem.to_row() for problem in generate(split="train", count=20, seed=1)),
+    )
+    record = publish(store, tmp_path / "knowledge", kind="knowledge", name="w", inputs={})
+
+    def call(config: RunConfig, roles: list[Role], *, resume_from: Path | None = None):
+        name = f"reports-{len(list(tmp_path.iterdir()))}"
+        ray_train, board = FakeRayTrain(tmp_path / name), FakeBoard()
+        found = None if resume_from is None else Checkpoint.from_directory(resume_from)
+        monkeypatch.setattr(training, "report", ray_train.report)
+        monkeypatch.setattr(training, "get_checkpoint", lambda: found)
+        monkeypatch.setattr(training.ray, "get", lambda value: value)
+        training._train_in_worker(
+            {
+                "config": config.model_dump_json(),
+                "roles": [str(role) for role in roles],
+                "knowledge_address": record.address,
+                "board": board,
+            }
+        )
+        return ray_train.reports, board
+
+    return call, str(tmp_path / "store")
+
+
+def config_of(store: str, *overrides: str) -> RunConfig:
+    settings = ["training.num_epochs=2", "training.checkpoint_every_steps=1", f"store={store}",
+                "training.rank=8", "training.num_epochs_by_role={deep_reasoner: 4}",
+                "training.dropout=0.1"]  # fmt: skip
+    return parse_config("preset: demo", overrides=[*settings, *overrides])
+
+
+def adapters(place: Path, roles) -> dict[Role, bytes]:
+    return {
+        role: (place / role / "adapter" / "adapter_model.safetensors").read_bytes()
+        for role in roles
+    }
+
+
+def test_a_fused_worker_reports_all_roles_and_resumes_bit_for_bit(run):
+    call, store = run
+    reports, board = call(config_of(store), list(Role))
+    assert [summary[DR]["step"] for summary, _ in reports] == [1, 2, 3, 4, 5]
+    assert [summary[IR]["step"] for summary, _ in reports] == [1, 2, 2, 2, 2]
+    assert set(board.posted) == set(Role)
+    assert not board.given_up
+
+    resumed, _ = call(config_of(store), list(Role), resume_from=reports[2][1])
+    assert [summary[DR]["step"] for summary, _ in resumed] == [4, 5]
+    assert adapters(resumed[-1][1], Role) == adapters(reports[-1][1], Role)
+
+    # A worker that died after its last report has nothing left but to say so again.
+    finished, _ = call(config_of(store), list(Role), resume_from=reports[-1][1])
+    assert adapters(finished[-1][1], Role) == adapters(reports[-1][1], Role)
+
+
+def test_what_cannot_be_trained_is_said_and_not_raised(run):
+    call, store = run
+    reports, board = call(config_of(store, "training.max_sequence_tokens=16"), [IR, KG])
+    assert not reports
+    assert set(board.given_up) == {IR, KG}
+    assert "raise training.max_sequence_tokens" in board.given_up[IR]
+
+    config = config_of(store, "training.learning_rate=1.0e+38", "training.warmup_ratio=0")
+    reports, board = call(config, [DR])
+    assert set(board.given_up) == {DR}
+    assert "training is not finite at step 2" in board.given_up[DR]
+    assert "the last checkpoint is of step 1" in board.given_up[DR]
+    assert len(reports) == 1
