@@ -156,7 +156,7 @@ class TrainingConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     use_rslora: bool = False
     use_dora: bool = False
-    start_from: dict[Role, str] = {}
+    start_from: dict[Role, str] = Field(default_factory=dict[Role, str])
     target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
     sequences_per_step: Annotated[int, Field(ge=1)] = 16
     tokens_per_step: Annotated[int, Field(ge=16)] | None = None

@@ -5,7 +5,17 @@ Ray, torch and vLLM are imported inside the commands that need them, so `--help`
 """
 
 from lorid.cli import (
-    configs, demo, endpoint, hub, knowledge, merging, plan, replay, runs, store, triples,
+    configs,
+    demo,
+    endpoint,
+    hub,
+    knowledge,
+    merging,
+    plan,
+    replay,
+    runs,
+    store,
+    triples,
 )  # fmt: skip
 from lorid.cli.app import main
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 from ray.train import Checkpoint
 
+from lorid.artifacts.enriched import write_enriched
 from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.demo.generator import generate
 from lorid.distributed import training
-from lorid.jsonl import write_jsonl
 from lorid.method.roles import Role
 
 IR, KG, DR = Role
@@ -45,11 +45,7 @@ class FakeRayTrain:
 def run(tmp_path, monkeypatch):
     """Run a worker over 20 problems; returns the reports and the board."""
     store = open_store(str(tmp_path / "store"))
-    (tmp_path / "knowledge").mkdir()
-    write_jsonl(
-        tmp_path / "knowledge" / training.KNOWLEDGE_FILE,
-        (problem.to_row() for problem in generate(split="train", count=20, seed=1)),
-    )
+    write_enriched(tmp_path / "knowledge", generate(split="train", count=20, seed=1))
     record = publish(store, tmp_path / "knowledge", kind="knowledge", name="w", inputs={})
 
     def call(config: RunConfig, roles: list[Role], *, resume_from: Path | None = None):
