@@ -51,6 +51,7 @@ STORE = os.environ.get("LORID_TEACH_STORE", "s3")
 KINDS = (
     "worker", "driver", "desk", "model", "worker", "desk", "cluster", "worker", "desk", "worker",
 )  # fmt: skip
+ENDING = ("driver", "model", "cluster")
 MAX_IN_FLIGHT = 32
 # A bucket gets what gathered in a second, at most so many: until then it is on its way.
 MAX_ON_THE_WAY = MAX_IN_FLIGHT + (2 * UPLOAD_RESPONSES if STORE == "s3" else 0)
@@ -76,14 +77,18 @@ def wait_for_requests(job: Job, server: Server, *, num: int) -> bool:
     return False
 
 
-def kill(job: Job, kind: str) -> float:
-    """Kill -9; the time just before it."""
-    chosen, at = victims(job, kind), time.time()
+def kill(job: Job, kind: str) -> None:
+    """Kill -9, until they are gone; Ray ends a dead driver's other processes, within seconds."""
+    chosen = victims(job, kind)
     assert chosen, (kind, job.said())
     for process in chosen:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
-    return at
+    if kind in ENDING:
+        job.process.wait(timeout=60)
+        job.end()
+    else:
+        psutil.wait_procs(chosen, timeout=30)
 
 
 def run_with_kills(start: Callable[..., Job], server: Server, proxy: FaultProxy) -> list[Kill]:
@@ -97,10 +102,10 @@ def run_with_kills(start: Callable[..., Job], server: Server, proxy: FaultProxy)
         wait_for_requests(job, server, num=server.counts()["num_requests"] + some)
         assert job.is_running(), f"ended before all kills: {job.said()}"
         in_flight = server.counts()["in_flight"]
-        kills.append({"kind": kind, "at": kill(job, kind), "in_flight": in_flight})
-        if kind in ("driver", "model", "cluster"):
-            job.process.wait(timeout=60)
-            job.end()
+        kill(job, kind)
+        # Until then the others may still have sent: what they had is on its way at this kill too.
+        kills.append({"kind": kind, "at": time.time(), "in_flight": in_flight})
+        if kind in ENDING:
             if kind == "model" and not any(entry["model"] == "other" for entry in server.log()):
                 other = start("teacher.api.model=other")
                 assert other.process.wait(timeout=600) == 0, other.said()
