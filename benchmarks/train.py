@@ -301,7 +301,8 @@ def main() -> None:
     file = write_result(
         "train",
         figures,
-        command="python benchmarks/train.py --trl-python PYTHON",
+        command="python benchmarks/train.py --trl-python PYTHON "
+        f"--rounds {args.rounds} --num-sequences {args.num_sequences}",
         packages=("torch", "transformers", "peft"),
         versions={"trl": asked.stdout.split()[-1]},
     )
