@@ -1,15 +1,25 @@
-"""Sections of a config that stand alone: their base, models and engines, and a teacher's parts.
+"""The sections of a config, each with its defaults and the checks within it.
 
-`lorid.config` puts them together and says what a whole run is; import them from there.
+    training:                 # TrainingConfig
+      rank: 64
+
+`lorid.config` puts them together to an endpoint's and a run's config, and reads the files.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from lorid.errors import ConfigError
 from lorid.method.gate import GateLimits
+from lorid.method.roles import Role
+from lorid.method.stopping import DEFAULT_TAU, NO_ORACLE, ORACLE, OnExhaustion, Policy, Rule
 from lorid.method.templates import FAMILIES
 
+MAX_PROBLEMS = 10_000_000
+MAX_TEMPERATURE = 2.0
+"""What vLLM and the APIs take."""
+Epochs = Annotated[float, Field(gt=0, le=10_000)]
 Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
 Option = str | int | float | bool
@@ -48,7 +58,7 @@ class ModelConfig(Section):
 class SamplingConfig(Section):
     """How text is drawn. The defaults are the published ones."""
 
-    temperature: Annotated[float, Field(ge=0, le=5)] = 1.5
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 1.5
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     top_k: Annotated[int, Field(ge=1)] = 50
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
@@ -146,13 +156,13 @@ class GateConfig(Section):
     `copied_words`: as many words in a row from the question are a copied phrase, 0 looks for none.
     """
 
-    min_rules: Annotated[int, Field(ge=1, le=50)] = 2
-    max_rules: Annotated[int, Field(ge=1, le=50)] = 5
-    min_rule_words: Annotated[int, Field(ge=1, le=100)] = 3
-    max_rule_chars: Annotated[int, Field(ge=10, le=4000)] = 400
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.9
-    copied_words: Annotated[int, Field(ge=0, le=100)] = 6
-    check_steps: bool = False
+    min_rules: Annotated[int, Field(ge=1, le=50)] = GateLimits.min_rules
+    max_rules: Annotated[int, Field(ge=1, le=50)] = GateLimits.max_rules
+    min_rule_words: Annotated[int, Field(ge=1, le=100)] = GateLimits.min_rule_words
+    max_rule_chars: Annotated[int, Field(ge=10, le=4000)] = GateLimits.max_rule_chars
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = GateLimits.near_duplicate
+    copied_words: Annotated[int, Field(ge=0, le=100)] = GateLimits.copied_words
+    check_steps: bool = GateLimits.check_steps
 
     @field_validator("max_rules")
     @classmethod
@@ -164,6 +174,225 @@ class GateConfig(Section):
     def limits(self) -> GateLimits:
         """The thresholds for `lorid.method.gate`."""
         return GateLimits(**self.model_dump())
+
+
+class DataConfig(Section):
+    """Where problems come from.
+
+    `source`: "demo" draws from lorid's own generator; "jsonl" reads `train` and `test`, JSONL files
+    of GSM8K, MATH or LoRID rows; "hub" loads `hub_id` by `datasets.load_dataset`.
+
+    `augmented`: rows as MetaMathQA has them, from a hub id or a .json or .jsonl file. They are then
+    what is trained on, and the training problems above are their source questions.
+    """
+
+    source: Literal["demo", "jsonl", "hub"] = "demo"
+    train: str | None = None
+    test: str | None = None
+    hub_id: str = "openai/gsm8k"
+    hub_config: str | None = "main"
+    augmented: str | None = None
+    num_train: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
+    num_test: Annotated[int, Field(ge=1, le=MAX_PROBLEMS)] | None = None
+
+    @field_validator("test")
+    @classmethod
+    def _files_named(cls, test: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("source") == "jsonl" and not (info.data.get("train") and test):
+            raise ValueError("source 'jsonl' needs the paths 'train' and 'test'")
+        return test
+
+    @field_validator("augmented")
+    @classmethod
+    def _has_sources(cls, augmented: str | None, info: ValidationInfo) -> str | None:
+        if augmented is not None and info.data.get("source") == "demo":
+            raise ValueError("needs its source questions: source 'hub' or 'jsonl'")
+        return augmented
+
+
+class TeacherConfig(Section):
+    """The LLM that writes knowledge: where it runs, how it is drawn, and what it may cost.
+
+    `kind`: "vllm" runs `model` on the cluster; "api" asks the server of `api`; "batch" sends the
+    same requests through that server's batch API. `max_asks` is how often unusable text is asked
+    for, each time differently, before the problem is set aside. `retry_rejects` gives what was set
+    aside so many times `max_asks` more. `guided` makes vLLM's text follow the answer's JSON shape.
+    `explain_rejects` adds to a new ask what was wrong with the last.
+    `max_cost` needs `prices` and is in their currency.
+    """
+
+    kind: Literal["vllm", "api", "batch"] = "vllm"
+    model: ModelConfig | None = None
+    api: ApiConfig | None = None
+    batch: BatchConfig = BatchConfig()
+    sampling: SamplingConfig = SamplingConfig(
+        temperature=0.2, top_p=1.0, top_k=50, max_new_tokens=512
+    )
+    template: str | None = None
+    gate: GateConfig = GateConfig()
+    guided: bool = True
+    explain_rejects: bool = True
+    engine: EngineConfig = EngineConfig()
+    num_engines: Annotated[int, Field(ge=1)] = 1
+    max_engines: Annotated[int, Field(ge=1)] | None = None
+    batch_rows: Annotated[int, Field(ge=1)] = 64
+    max_asks: Annotated[int, Field(ge=1, le=20)] = 3
+    retry_rejects: Annotated[int, Field(ge=0, le=100)] = 0
+    prices: PriceConfig | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("api")
+    @classmethod
+    def _teacher_named(cls, api: ApiConfig | None, info: ValidationInfo) -> ApiConfig | None:
+        kind = info.data.get("kind")
+        if kind == "vllm" and "model" in info.data and info.data["model"] is None:
+            raise ValueError("teacher.kind 'vllm' needs teacher.model (a folder or a hub id)")
+        if kind in ("api", "batch") and api is None:
+            raise ValueError(f"teacher.kind {kind!r} needs teacher.api, at least its 'model'")
+        return api
+
+    @field_validator("engine")
+    @classmethod
+    def _length_fits(cls, engine: EngineConfig, info: ValidationInfo) -> EngineConfig:
+        return with_room(engine, info.data.get("sampling"))
+
+    @property
+    def vllm_model(self) -> ModelConfig:
+        """The model of a teacher that runs on the cluster."""
+        if self.model is None:
+            raise ConfigError("teacher.model: needed when teacher.kind is 'vllm'")
+        return self.model
+
+    @field_validator("max_engines")
+    @classmethod
+    def _at_least_all(cls, most: int | None, info: ValidationInfo) -> int | None:
+        if most is not None and most < info.data.get("num_engines", 1):
+            raise ValueError("must not be below num_engines")
+        return most
+
+    @field_validator("max_cost")
+    @classmethod
+    def _has_prices(cls, max_cost: float | None, info: ValidationInfo) -> float | None:
+        if max_cost is not None and info.data.get("prices") is None:
+            raise ValueError("needs teacher.prices, by which tokens become money")
+        return max_cost
+
+
+class TrainingConfig(Section):
+    """LoRA training of the three roles; the defaults are the published settings.
+
+    `mode`: "separate" trains each role on its own worker, "fused" all three on one worker over one
+    copy of the base. `tokens_per_step` packs each step up to a number of tokens instead of taking
+    `sequences_per_step`. A micro-batch is what is computed at once: it bounds memory, not results.
+    `too_long`: sequences over the cut-off are dropped, or lose the middle of their prompt.
+    `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
+    from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
+    taken every `validate_every_steps`; `publish` says which weights become the adapter.
+    """
+
+    mode: Literal["separate", "fused"] = "separate"
+    rank: Annotated[int, Field(ge=1)] = 512
+    alpha: Annotated[float, Field(gt=0)] = 1024
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    use_rslora: bool = False
+    use_dora: bool = False
+    start_from: dict[Role, str] = Field(default_factory=dict[Role, str])
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "v_proj")
+    sequences_per_step: Annotated[int, Field(ge=1)] = 16
+    tokens_per_step: Annotated[int, Field(ge=16)] | None = None
+    max_sequence_tokens: Annotated[int, Field(ge=16)] = 2048
+    too_long: Literal["drop", "truncate"] = "drop"
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    validate_every_steps: Annotated[int, Field(ge=1)] = 50
+    publish: Literal["last", "best"] = "last"
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 8192
+    micro_batch_sequences: Annotated[int, Field(ge=1)] | None = None
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    num_epochs: Epochs = 5
+    num_epochs_by_role: dict[Role, Epochs] = Field(default_factory=dict[Role, float])
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    num_cpus: Annotated[float, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 1
+    num_threads: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("publish")
+    @classmethod
+    def _best_is_known(cls, publish: str, info: ValidationInfo) -> str:
+        if publish == "best" and not info.data.get("validation_fraction"):
+            raise ValueError("which is best is known only with a validation_fraction above 0")
+        return publish
+
+    @field_validator("use_dora")
+    @classmethod
+    def _dora_alone(cls, use_dora: bool, info: ValidationInfo) -> bool:
+        if use_dora and info.data.get("mode") == "fused":
+            raise ValueError("DoRA cannot be trained fused; set training.mode to separate")
+        return use_dora
+
+    def epochs_of(self, role: Role) -> float:
+        """Number of epochs that `role` trains."""
+        return self.num_epochs_by_role.get(role, self.num_epochs)
+
+
+class FeedbackConfig(Section):
+    """Mutual feedback: the rule, its bounds, and what to answer without agreement.
+
+    `tau` is the posterior that `bayes` stops at. `max_wave_rounds` is how many rounds of a question
+    may be at work at once; it costs texts and saves time, and never changes an answer.
+    """
+
+    rule: Rule = "paper"
+    max_rounds: Annotated[int, Field(ge=1, le=100)] = 20
+    on_exhaustion: OnExhaustion = "plurality"
+    tau: Annotated[float, Field(gt=0.5, lt=1)] = DEFAULT_TAU
+    max_wave_rounds: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @field_validator("rule")
+    @classmethod
+    def _live(cls, rule: Rule) -> Rule:
+        if rule == ORACLE:
+            raise ValueError(NO_ORACLE)
+        return rule
+
+    def policy(self, *, rule: str | None = None, max_rounds: int | None = None) -> Policy:
+        """What decides a question, where a request may choose rule and bound."""
+        return Policy(
+            rule=rule or self.rule,
+            max_rounds=max_rounds or self.max_rounds,
+            on_exhaustion=self.on_exhaustion,
+            tau=self.tau,
+        )
+
+
+class ServingConfig(Section):
+    """The endpoint.
+
+    `alias_poll_s`: how often a replica that follows an alias looks where it points.
+    `max_adapter_rank`: the highest rank that the engine holds; None takes that of the first triple,
+    and a triple with a higher one then needs a restart.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    num_replicas: Annotated[int, Field(ge=1)] = 1
+    max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
+    request_timeout_s: Annotated[float, Field(gt=0)] = 600
+    alias_poll_s: Annotated[float, Field(gt=0)] = 10
+    max_adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
+
+
+class EvaluationConfig(Section):
+    """Grading of the test split through the endpoint."""
+
+    items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
+    requests_in_flight: Annotated[int, Field(ge=1)] = 2
+    grade_base: bool = True
 
 
 def with_room(engine: EngineConfig, sampling: SamplingConfig | None) -> EngineConfig:

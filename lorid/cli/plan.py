@@ -34,7 +34,7 @@ def plan(
     Example: lorid plan run.yaml --train-tokens-per-s 3000
     """
     from lorid.config import load_config
-    from lorid.distributed.pipeline import open_run
+    from lorid.distributed.opening import open_run
     from lorid.distributed.planning import Assumed, plan_run
 
     config = load_config(file, preset=preset, overrides=overrides or [])

@@ -13,7 +13,6 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from rich.console import Console
 from lorid.artifacts.leases import held
 from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
 from lorid.artifacts.stages import announce_differences, run_stage
-from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import (
-    HUB_ID,
     MANIFEST_FILE,
     Source,
     dump_manifest,
     make_manifest,
     role_folders,
 )
-from lorid.config import ModelConfig, RunConfig, dump_config
+from lorid.config import RunConfig, dump_config
 from lorid.distributed.inputs import (
     adapter_inputs,
     data_inputs,
@@ -39,27 +37,12 @@ from lorid.distributed.inputs import (
     knowledge_inputs,
     triple_inputs,
 )
-from lorid.errors import ArtifactIncomplete, ConfigError
+from lorid.distributed.opening import Announce, Run, open_run
+from lorid.errors import ArtifactIncomplete
 from lorid.method.roles import Role
 
 ALL_STAGES = ("prepare", "knowledge", "train", "evaluate", "report")
 STAGES_ON_RAY = ("knowledge", "train", "evaluate")
-# A tokenizer that is missing is not an error to transformers: it makes up an empty one.
-MODEL_FILES = {
-    "model config": "config.json",
-    "tokenizer": "tokenizer[._]*",
-    "weights, which must be safetensors": "*.safetensors",
-}
-Announce = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A config with absolute paths, its open store, and where lines for the user go."""
-
-    config: RunConfig
-    store: ArtifactStore
-    announce: Announce
 
 
 def run_pipeline(
@@ -102,29 +85,6 @@ def _split(stages: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 def _announced(run: Run, stage: str) -> dict[str, Record]:
     run.announce(f"[{stage}]")
     return _STAGES[stage](run)
-
-
-def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
-    """Resolve local paths, since workers start in other folders, and open the store."""
-    store = open_store(config.store)
-    teacher, training = config.teacher, config.training
-    if teacher.kind == "vllm":
-        found = _found(teacher.vllm_model, field="teacher.model")
-        teacher = teacher.model_copy(update={"model": found})
-    starts = {
-        role: str(Path(folder).expanduser().resolve())
-        for role, folder in training.start_from.items()
-    }
-    resolved = config.model_copy(
-        update={
-            "store": store.uri,
-            "student": _found(config.student, field="student"),
-            "teacher": teacher,
-            "training": training.model_copy(update={"start_from": starts}),
-        }
-    )
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    return Run(config=resolved, store=store, announce=announce or console.print)
 
 
 def prepare(run: Run) -> dict[str, Record]:
@@ -387,18 +347,6 @@ class _fetched:  # noqa: N801 - reads as a verb at its call sites
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _found(model: ModelConfig, *, field: str) -> ModelConfig:
-    path = Path(model.path).expanduser()
-    if path.is_dir():
-        for what, pattern in MODEL_FILES.items():
-            if not any(path.glob(pattern)):
-                raise ConfigError(f"{field}.path: {path} holds no {what} ({pattern})")
-        return model.model_copy(update={"path": str(path.resolve())})
-    if not HUB_ID.fullmatch(model.path):
-        raise ConfigError(f"{field}.path: {model.path} is neither a folder nor a hub id (org/name)")
-    return model
 
 
 def _source(kind: Kind, config: RunConfig, inputs: Mapping[str, Any]) -> Source:

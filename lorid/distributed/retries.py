@@ -12,7 +12,7 @@ from collections.abc import Callable
 from lorid.artifacts.records import Record, find
 from lorid.config import RunConfig
 from lorid.distributed.inputs import knowledge_inputs
-from lorid.distributed.pipeline import open_run
+from lorid.distributed.opening import open_run
 from lorid.errors import ArtifactIncomplete
 
 

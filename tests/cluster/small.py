@@ -12,7 +12,8 @@ from lorid.presets import demo
 SMALL = {
     "data": {"num_train": 48, "num_test": 6},
     "training": {"num_epochs": 2, "num_epochs_by_role": {}, "checkpoint_every_steps": 3},
-    "teacher": {"batch_rows": 24},
+    # The demo's teacher needs no guide; here vLLM's own is at work.
+    "teacher": {"batch_rows": 24, "guided": True},
     "feedback": {"max_rounds": 3},
     "evaluation": {"items_per_request": 3},
 }

@@ -82,6 +82,7 @@ def test_what_a_file_leaves_out_is_said_with_a_fix():
         ("preset: demo\nsampling: {max_new_tokens: 512}", "max_model_len"),
         ("preset: demo\nteacher: {sampling: {max_new_tokens: 512}}", r"teacher\.engine: .*512"),
         ("preset: demo\ntraining: {mode: fused, use_dora: true}", "cannot be trained fused"),
+        ("preset: demo\nsampling: {temperature: 3}", r"sampling\.temperature: .*equal to 2"),
         ("preset: demo\ntraining: [1, 2]", "training: expected a mapping"),
         ("preset: demo\ntraining:", "training: expected a mapping"),
         ("preset: demo\nseed: 1\nseed: 2", "given twice: seed"),

@@ -3,7 +3,7 @@
 import pytest
 
 from lorid.config import parse_config
-from lorid.distributed.pipeline import open_run
+from lorid.distributed.opening import open_run
 from lorid.errors import ConfigError
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors")
