@@ -6,8 +6,8 @@
 
 Shards lie under `ledgers/{name}/` in the artifact store and are only ever added to. In a local
 folder each writer appends to a file of its own, with one fsync for all that wait; in S3, where
-nothing can be appended to, what gathered in a second (or `UPLOAD_RESPONSES` of them) becomes a new
-key, and `merge_shards` makes many keys one before a run. A line that a crash has torn is passed
+nothing can be appended to, what gathered in `UPLOAD_S` (or `UPLOAD_RESPONSES` of them) becomes a
+new key, and `merge_shards` makes many keys one before a run. A line that a crash has torn is passed
 over, and takes no other with it. One process writes (the desk's actor), under the run's lease.
 """
 
@@ -29,7 +29,7 @@ from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactError
 from lorid.teacher.base import Reply
 
-UPLOAD_S = 1.0
+UPLOAD_S = 0.2
 UPLOAD_RESPONSES = 64
 RETRY_S = 1.0
 MERGE_ABOVE = 200

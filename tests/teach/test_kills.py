@@ -54,7 +54,7 @@ KINDS = (
 ENDING = ("driver", "model", "cluster")
 MAX_IN_FLIGHT = 32
 # On its way is also what came and is not durable yet: the next request does not wait for the disk,
-# and a bucket gets what gathered in a second, at most so many, while the next gather.
+# and a bucket gets what gathered in an instant, at most so many, while the next gather.
 MAX_ON_THE_WAY = MAX_IN_FLIGHT + (2 if STORE == "s3" else 1) * UPLOAD_RESPONSES
 # Answers with these reach the ledger: they were paid for. The others are failures of the request.
 PAID = USABLE | set(TEXT_FAULTS) | {"refusal", "content filter", "length"}
