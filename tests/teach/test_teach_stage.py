@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import vllm_server
 from misbehaving_server import misbehaving_server
 
 from lorid.artifacts.records import list_records
@@ -11,7 +12,7 @@ from lorid.config import RunConfig, load_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
-from lorid.errors import BudgetSpent
+from lorid.errors import BudgetSpent, TeacherRefused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 KEY = "sk-of-the-stage-0123456789"
@@ -39,18 +40,21 @@ def logs_of_the_cluster() -> Path:
     return Path(worker._global_node.get_logs_dir_path())
 
 
-def config_of(server, folder: Path, **teacher) -> RunConfig:
+def api_of(server) -> dict:
+    return {
+        "model": "m", "base_url": server.url, "api_key_env": "TEACHER_KEY_OF_THE_TEST",
+        "max_in_flight": 16, "num_workers": 2,
+    }  # fmt: skip
+
+
+def config_of(folder: Path, **teacher) -> RunConfig:
     config = load_config(
         None,
         preset="demo",
         overrides=[f"store={folder / 'store'}", f"data.num_train={NUM}", "data.num_test=4"],
     )
-    api = {
-        "model": "m", "base_url": server.url, "api_key_env": "TEACHER_KEY_OF_THE_TEST",
-        "max_in_flight": 16, "num_workers": 2,
-    }  # fmt: skip
     prices = {"input_per_million": 1.0, "output_per_million": 10.0}
-    changes = {"kind": "api", "api": api, "prices": prices, "batch_rows": 16, **teacher}
+    changes = {"kind": "api", "prices": prices, "batch_rows": 16, **teacher}
     merged = config.model_dump(mode="json")
     merged["teacher"] |= changes
     return RunConfig.model_validate(merged)
@@ -64,7 +68,7 @@ def run(config: RunConfig, lines: list[str] | None = None):
 @pytest.mark.usefixtures("cluster")
 def test_rejects_are_set_aside_and_retried_alone(server, tmp_path, capfd):
     server.change(stubborn={"wrong keys": 0.1}, faults={"500": 0.03, "cut": 0.03})
-    config = config_of(server, tmp_path)
+    config = config_of(tmp_path, api=api_of(server))
     first = run(config)
     num_rejected = first.details["num_rejected"]
     assert 1 <= num_rejected <= 30
@@ -92,7 +96,7 @@ def test_rejects_are_set_aside_and_retried_alone(server, tmp_path, capfd):
 
 @pytest.mark.usefixtures("cluster")
 def test_the_cap_stops_the_stage_and_a_higher_one_goes_on(server, tmp_path):
-    config = config_of(server, tmp_path, max_cost=0.05)
+    config = config_of(tmp_path, api=api_of(server), max_cost=0.05)
     with pytest.raises(BudgetSpent, match=r"raise teacher\.max_cost and run again") as error:
         run(config)
     assert error.value.exit_code == 3
@@ -100,7 +104,27 @@ def test_the_cap_stops_the_stage_and_a_higher_one_goes_on(server, tmp_path):
     assert list_records(store, kind="knowledge") == []
     paid = server.counts()["num_requests"]
     assert 5 < paid < NUM
-    record = run(config_of(server, tmp_path, max_cost=5.0))
+    record = run(config_of(tmp_path, api=api_of(server), max_cost=5.0))
     assert record.details["num_reused"] == paid
     assert record.details["num_kept"] == NUM
     assert server.counts()["num_requests"] == NUM
+
+
+@pytest.mark.vllm
+@pytest.mark.usefixtures("cluster")
+def test_vllm_s_own_server_teaches(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY_OF_THE_TEST", "another key")
+    with vllm_server.vllm_server(tmp_path) as url:
+        api = {
+            "model": vllm_server.MODEL, "base_url": url, "response_format": "json_schema",
+            "api_key_env": "TEACHER_KEY_OF_THE_TEST", "max_in_flight": 32,
+        }  # fmt: skip
+        config = config_of(tmp_path, api=api)
+        with pytest.raises(TeacherRefused, match="401"):
+            run(config)
+        monkeypatch.setenv("TEACHER_KEY_OF_THE_TEST", vllm_server.KEY)
+        record = run(config)
+    # The gold rules are what this teacher has learned; a few of its answers may be refused.
+    assert record.details["num_kept"] >= 0.9 * NUM
+    assert record.details["num_kept"] + record.details["num_rejected"] == NUM
+    assert record.details["num_generated_tokens"] > 10 * NUM
