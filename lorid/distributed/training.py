@@ -14,7 +14,6 @@ is found here before workers start, or said by the worker to the board, and is n
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 import threading
@@ -26,7 +25,6 @@ from typing import Any, cast
 
 import ray
 import torch
-from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -42,6 +40,7 @@ from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
+from lorid.distributed.checkpoints import checkpoint_storage, opened, seal
 from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
@@ -56,8 +55,6 @@ from lorid.training.pace import Pace
 from lorid.training.track import METRICS_FILE
 
 SECONDS_BETWEEN_POSTS = 0.5
-# Between tries S3's client waits up to 20 s: 25 tries outlast a server that is gone for minutes.
-NUM_S3_TRIES = 25
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
 
@@ -156,11 +153,11 @@ def _train_group(
         return failures
     if result.error is not None or result.checkpoint is None:
         raise TrainingError(str(result.error or "no checkpoint came back"))
-    with result.checkpoint.as_directory() as folder:
+    with opened(result.checkpoint) as folder:
         for job in group:
             if job.role not in failures:
                 wanted = BEST_FOLDER if training.publish == "best" else ADAPTER_FOLDER
-                _publish(job, Path(folder) / job.role, wanted, (result.metrics or {})[job.role])
+                _publish(job, folder / job.role, wanted, (result.metrics or {})[job.role])
     return failures
 
 
@@ -170,36 +167,6 @@ def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any
         shutil.copytree(trained / wanted, Path(clean), dirs_exist_ok=True)
         shutil.copy(trained / METRICS_FILE, clean)
         job.publish(Path(clean), details)
-
-
-def checkpoint_storage(store: str) -> dict[str, Any]:
-    """Where Ray Train keeps checkpoints of unfinished roles: beside the artifacts, in the store."""
-    root = f"{store.rstrip('/')}/train-runs"
-    if not root.startswith("s3://"):
-        return {"storage_path": root}
-    found, path = FileSystem.from_uri(root)
-    return {"storage_path": path, "storage_filesystem": PatientS3.of_region(found.region)}
-
-
-class PatientS3(S3FileSystem):
-    """pyarrow's S3, waiting about three minutes for a server that is gone instead of a second.
-
-    pyarrow loses the retry strategy when it pickles a file system; this one keeps it.
-    """
-
-    @classmethod
-    def of_region(cls, region: str) -> "PatientS3":
-        """One for buckets in that region; everything else comes from the environment."""
-        # Unlike `from_uri`, the constructor does not look for the endpoint in the environment.
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return cls(
-            region=region,
-            endpoint_override=endpoint,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=NUM_S3_TRIES),
-        )
-
-    def __reduce__(self) -> Any:
-        return PatientS3.of_region, (self.region,)
 
 
 def _train_in_worker(settings: dict[str, Any]) -> None:
@@ -214,8 +181,8 @@ def _train_in_worker(settings: dict[str, Any]) -> None:
         session = TrainingSession(config, examples=examples, device=device)
         checkpoint = get_checkpoint()
         if checkpoint is not None:
-            with checkpoint.as_directory() as saved:
-                session.restore(Path(saved))
+            with opened(checkpoint) as saved:
+                session.restore(saved)
         _train_to_the_end(session, board=board, counts=counts)
     except (TrainingError, AdapterMismatch) as error:
         # It would fail in the same way again: said, and not raised for Ray to retry.
@@ -294,6 +261,7 @@ def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> 
     }
     with tempfile.TemporaryDirectory() as folder:
         session.save(Path(folder))
+        seal(Path(folder))
         report(summary, checkpoint=Checkpoint.from_directory(folder))
 
 

@@ -29,13 +29,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.s3, pytest.mark
 ROOT = Path(__file__).resolve().parents[2]
 # 60 has been run; CI waits less, for its time.
 OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
+FAULT_RATE = float(os.environ.get("LORID_FAULT_RATE", "0.05"))
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
 @pytest.fixture(autouse=True)
 def proxy(s3_bucket, monkeypatch):
-    """What everything here reaches the bucket's server through."""
-    with FaultProxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+    """What everything here reaches the bucket's server through; one request in twenty fails."""
+    with FaultProxy(os.environ["AWS_ENDPOINT_URL"], rate=FAULT_RATE, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
 
