@@ -43,7 +43,7 @@ WIDTHS = st.integers(1, NUM_ROUNDS + 2)
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(FULL_TAPES, FULL_TAPES, WIDTHS, SEEDS)
 def test_every_driver_width_and_order_gives_the_same_transcript(intuitive, deep, width, seed):
     sample, rng = tape(intuitive, deep), random.Random(seed)

@@ -1,4 +1,4 @@
-"""Unit tests are pure: none of them may start Ray. Commands run in the test's process."""
+"""What files and commands do, in this process: none of these tests may start Ray."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ def no_ray(monkeypatch):
     """A test here that starts Ray fails."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a unit test started Ray")
+        raise AssertionError("a test of one process started Ray")
 
     if "ray" in sys.modules:
         monkeypatch.setattr(sys.modules["ray"], "init", refuse)
