@@ -60,7 +60,7 @@ class Watch:
 
 def placed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """So arranged that lorid's shuffle takes them in the order of the file, as TRL reads them."""
-    from lorid.training.batches import plan_steps
+    from lorid.training.steps import plan_steps
 
     plan = plan_steps([1] * len(rows), num_epochs=1, sequences_per_step=1, seed=SEED)
     found = dict(zip((index for (index,) in plan), rows, strict=True))

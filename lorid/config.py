@@ -16,7 +16,7 @@ from typing import Annotated, Any, cast
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from lorid.errors import ConfigError
+from lorid.errors import ConfigError, one_line
 from lorid.sections import (
     DataConfig,
     EngineConfig,
@@ -153,7 +153,7 @@ def _parsed_yaml(text: str, *, source: str) -> object:
         # A subclass of SafeLoader: plain values only.
         return yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not valid YAML or JSON: {_first_line(error)}") from error
+        raise ConfigError(f"{source}: not valid YAML or JSON: {one_line(error)}") from error
 
 
 def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -173,10 +173,6 @@ def _apply_override(target: dict[str, Any], override: str) -> None:
     for key in reversed(keys):
         changes = {key: changes}
     _merge(target, changes)
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _explain(error: ValidationError, source: str) -> str:

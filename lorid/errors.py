@@ -127,6 +127,11 @@ _OS_FIXES = {
 }
 
 
+def one_line(text: object, *, max_chars: int = 200) -> str:
+    """An error, or any text, without its line breaks and cut to so many characters."""
+    return " ".join(str(text).split())[:max_chars]
+
+
 def explained_os_error(error: OSError, *, doing: str) -> str:
     """One line with cause and fix: `cannot write x: No space left on device; free some space`."""
     cause = error.strerror or type(error).__name__

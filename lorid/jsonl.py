@@ -96,8 +96,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line, UTF-8."""
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(map(json_line, rows))
+
+
+def json_line(value: object) -> str:
+    """A value as a line, its line feed included; for files that take rows one by one."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lorid.artifacts.retries import Damaged, code_and_status, wait_s
 from lorid.artifacts.versions import package_versions
-from lorid.errors import ArtifactError, ArtifactIncomplete, explained_os_error
+from lorid.errors import ArtifactError, ArtifactIncomplete, explained_os_error, one_line
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 30
@@ -159,5 +159,5 @@ def problem(uri: str, code: str, status: int) -> str:
 
 
 def _unreachable(uri: str, error: BaseException) -> str:
-    cause = " ".join(str(error).split())[:200]
+    cause = one_line(error)
     return f"store {uri}: {cause}; check the network, AWS_ENDPOINT_URL and the region"

@@ -8,7 +8,6 @@ After a fetch, copies that nobody holds go, but for the newest `NUM_SPARE`: an a
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from typing import Self
 
 from lorid.artifacts.records import Record, fetch
 from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.triples import file_sha256
 from lorid.errors import ArtifactError, ConfigError
 
 NUM_SPARE = 3
@@ -119,12 +119,8 @@ def _fetched(store: ArtifactStore, record: Record, folder: Path) -> Copy | None:
 
 
 def _is_intact(record: Record, folder: Path) -> bool:
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     paths = [(folder / entry.path, entry.sha256) for entry in record.files]
-    return all(path.is_file() and digest(path) == sha256 for path, sha256 in paths)
+    return all(path.is_file() and file_sha256(path) == sha256 for path, sha256 in paths)
 
 
 def _remove_spare(cache: Path) -> None:

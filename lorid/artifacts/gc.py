@@ -24,8 +24,6 @@ from typing import Literal
 from lorid.artifacts.records import load_record
 from lorid.artifacts.store import Entry, Sweepable
 
-GRACE_S = 24 * 3600.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:

@@ -20,6 +20,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lorid.errors import one_line
+
 T = TypeVar("T")
 WAIT_S = 180.0
 START_WAIT_S = 3.0
@@ -133,7 +135,8 @@ class Persistence:
                 if left <= 0:
                     raise
                 self._say_waiting(error, since=first_failed)
-                stop.wait(min(_delay(failures), left))
+                delay = backoff_s(failures, first_s=FIRST_DELAY_S, longest_s=MAX_DELAY_S)
+                stop.wait(min(delay, left))
                 failures += 1
             else:
                 self._say_back()
@@ -160,7 +163,7 @@ class Persistence:
             if self.said_at is not None:
                 return
             self.said_at = now
-        cause = " ".join(str(error).split())[:120]
+        cause = one_line(error, max_chars=120)
         doubt = "" if self.has_reached else "; is AWS_ENDPOINT_URL right?"
         self.announce(
             f"store {self.name} does not answer ({cause}); waiting for it, at most "
@@ -179,7 +182,9 @@ class Persistence:
             )
 
 
-def _delay(failures: int) -> float:
-    # Jitter, so that writers that failed together do not come back together.
-    longest = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
-    return longest * random.uniform(0.5, 1.0)
+def backoff_s(num_waits: int, *, first_s: float, longest_s: float) -> float:
+    """Seconds to wait after so many earlier waits: doubling up to `longest_s`.
+
+    With jitter, so that those who failed together do not come back together.
+    """
+    return min(longest_s, first_s * 2 ** min(num_waits, 20)) * random.uniform(0.5, 1.0)

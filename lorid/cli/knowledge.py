@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lorid.cli.app import DEFAULT_STORE, Store, app
-from lorid.errors import DataError
+from lorid.errors import DataError, one_line
 
 knowledge_app = typer.Typer(help="Knowledge data sets.", no_args_is_help=True)
 app.add_typer(knowledge_app, name="knowledge")
@@ -47,7 +47,7 @@ def _uploaded(folder: Path, *, to: str, public: bool) -> str:
         api.create_repo(to, repo_type="dataset", private=not public, exist_ok=True)
         api.upload_folder(repo_id=to, repo_type="dataset", folder_path=folder)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = one_line(error)
         raise DataError(
             f"the hub did not take {to}: {cause}; check its name and HF_TOKEN"
         ) from error

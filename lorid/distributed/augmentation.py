@@ -7,15 +7,14 @@
 What is held in memory is the source questions and a key per row, not the rows.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lorid.errors import DataError
-from lorid.jsonl import write_jsonl
+from lorid.jsonl import json_line, write_jsonl
 from lorid.method.problems import Problem, RejectedRow, source_key
 from lorid.method.sources import augmented_problem, sources_by_key
 
@@ -74,17 +73,13 @@ def match_rows(
             seen.add(problem.problem_id)
             if problem.source_id not in known:
                 found.unmatched_by_type[problem.family or "no type"] += 1
-                _write(unmatched, row)
+                unmatched.write(json_line(row))
             elif {problem.source_id, source_key(problem.question)} & tested:
                 found.num_dropped_as_test += 1
             else:
                 found.num_train += 1
                 found.sources.add(problem.source_id)
-                _write(train, problem.to_row())
+                train.write(json_line(problem.to_row()))
     needed = (one.to_row() for key, one in known.items() if key in found.sources)
     write_jsonl(folder / "sources.jsonl", needed)
     return found
-
-
-def _write(file: TextIO, row: object) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem
 from ray.train import Checkpoint
 
 from lorid.artifacts.triples import file_sha256
-from lorid.errors import ArtifactDrifted
+from lorid.errors import ArtifactDrifted, one_line
 
 # Between tries S3's client waits up to 20 s: 25 tries outlast a server that is gone for minutes.
 NUM_S3_TRIES = 25
@@ -74,7 +74,7 @@ def opened(checkpoint: Checkpoint) -> Iterator[Path]:
                 folder = Path(stack.enter_context(checkpoint.as_directory()))
                 sealed = json.loads((folder / SEAL_FILE).read_text())
             except (OSError, ValueError) as error:
-                cause = " ".join(str(error).split())[:200]
+                cause = one_line(error)
                 continue
             found = _checksums(folder)
             damaged = sorted(name for name in sealed if found.get(name) != sealed[name])

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from lorid.config import RunConfig
-from lorid.errors import ResourceError
+from lorid.errors import ResourceError, one_line
 
 LOCAL_CPUS = 8
 MIN_FREE_GIB = 5.0
@@ -179,7 +179,7 @@ def _join(address: str, *, quiet: bool) -> None:
     try:
         ray.init(address=address, log_to_driver=not quiet, logging_level=logging.WARNING)
     except Exception as error:
-        cause = " ".join(str(error).split())[:160]
+        cause = one_line(error, max_chars=160)
         raise ResourceError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address}: {cause}; "
             "check that it runs and that RAY_AUTH_MODE and its token match"

@@ -42,18 +42,23 @@ def knowledge_inputs(config: RunConfig) -> dict[str, Any]:
 
     Where an API lives, what it allows and what it costs are not inputs.
     """
-    from lorid.distributed.knowledge import read_template
-
     return {
         **data_inputs(config),
         **teacher_inputs(config),
-        "teacher.prompt": hashlib.sha256(read_template(config).encode()).hexdigest()[:16],
+        "teacher.prompt": prompt_hash(config),
         **_flat("teacher.gate", config.teacher.gate.model_dump(mode="json")),
         "teacher.max_asks": config.teacher.max_asks,
         "teacher.explain_rejects": config.teacher.explain_rejects,
         "teacher.retry_rejects": config.teacher.retry_rejects,
         "seed": config.seed,
     }
+
+
+def prompt_hash(config: RunConfig) -> str:
+    """SHA-256 of the teacher's template, its first 16 digits."""
+    from lorid.distributed.knowledge import read_template
+
+    return hashlib.sha256(read_template(config).encode()).hexdigest()[:16]
 
 
 def teacher_inputs(config: RunConfig) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from lorid.method.knowledge import TEACHER_TEMPLATE
 from lorid.method.problems import EnrichedProblem, Problem
 from lorid.teacher.api import NO_KEY, read_key
 from lorid.teacher.desk import DeskStats, Stop
+from lorid.teacher.prices import projected
 
 SECONDS_BETWEEN_STATS = 1.0
 DRAIN_S = 60.0
@@ -212,7 +213,8 @@ class Board:
     def _projected(self) -> str:
         if not 0 < self.done < self.total or not self.stats.num_responses:
             return ""
-        return f" of about {self.stats.spent / self.done * self.total:.2f}"
+        whole = projected(spent=self.stats.spent, num_done=self.done, num_all=self.total)
+        return f" of about {whole:.2f}"
 
 
 def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
@@ -235,7 +237,6 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
             rejects.append({**problem.to_row(), "reason": answer["reason"]})
         board.done, board.rejected = len(kept) + len(rejects), len(rejects)
     # Ray Data hands blocks back as they finish; the artifact must not depend on that order.
-    kept.sort(key=lambda enriched: enriched.problem.problem_id)
     rejects.sort(key=lambda reject: reject["problem_id"])
     return KnowledgeResult(
         kept=kept,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lorid.artifacts.enriched import write_enriched
 from lorid.artifacts.knowledge_card import knowledge_card
 from lorid.config import RunConfig
-from lorid.distributed.inputs import knowledge_inputs
+from lorid.distributed.inputs import prompt_hash
 from lorid.distributed.preparation import iter_split
 from lorid.jsonl import write_jsonl
 from lorid.method.sources import SourceGroup, join
@@ -50,7 +50,6 @@ def write_knowledge(
         "num_rows": num_rows,
         "num_requests_saved": num_shared - len(groups),
     }
-    prompt_hash = str(knowledge_inputs(config)["teacher.prompt"])
-    card = knowledge_card(config, details=details, prompt_hash=prompt_hash)
+    card = knowledge_card(config, details=details, prompt_hash=prompt_hash(config))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return details

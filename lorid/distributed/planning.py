@@ -27,11 +27,11 @@ from lorid.method.roles import Role, join_knowledge, role_target, user_turn
 from lorid.method.sources import SourceGroup, source_of
 from lorid.sections import ApiConfig
 from lorid.teacher.asking import Manner, judge, request_for
-from lorid.teacher.base import Usage
+from lorid.teacher.base import CHARS_PER_TOKEN, Usage
 from lorid.teacher.ledger import Ledger
 from lorid.teacher.prices import cost_of
+from lorid.training.steps import num_steps
 
-CHARS_PER_TOKEN = 4
 SAMPLED_TEXTS = 1000
 BY_CHARACTERS = f"characters / {CHARS_PER_TOKEN}"
 # About as long as the published rules: 194 characters on average for GSM8K, 347 for MATH.
@@ -300,7 +300,9 @@ def _role_plan(
         role=str(role),
         num_sequences=num_sequences,
         num_epochs=epochs,
-        num_steps=max(1, round(num_sequences * epochs / training.sequences_per_step)),
+        num_steps=num_steps(
+            num_sequences, num_epochs=epochs, sequences_per_step=training.sequences_per_step
+        ),
         tokens=round(per_sequence * num_sequences * epochs),
     )
 

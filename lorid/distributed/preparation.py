@@ -9,7 +9,7 @@ from lorid.config import DataConfig, RunConfig
 from lorid.demo.generator import generate
 from lorid.distributed.augmentation import match_rows
 from lorid.distributed.inputs import ROW_FILES
-from lorid.errors import DataError
+from lorid.errors import DataError, one_line
 from lorid.jsonl import read_array, read_jsonl, read_lines, write_jsonl
 from lorid.method.problems import (
     Problem,
@@ -159,7 +159,7 @@ def _loaded(name: str, config_name: str | None, split: str, *, field: str) -> It
     try:
         return datasets.load_dataset(name, config_name, split=split)
     except Exception as error:
-        cause = " ".join(str(error).split())[:160]
+        cause = one_line(error, max_chars=160)
         raise DataError(
             f"cannot load {name} ({split}) from the hub: {cause}; "
             f"check {field} and the network, or give files"

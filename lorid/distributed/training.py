@@ -44,7 +44,7 @@ from lorid.distributed.checkpoints import checkpoint_storage, opened, seal
 from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
-from lorid.errors import AdapterMismatch, TrainingError
+from lorid.errors import AdapterMismatch, TrainingError, one_line
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike
@@ -276,7 +276,7 @@ def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
     causes = {role: root_cause(error) for role, error in failures.items()}
     roles_by_text: dict[str, list[Role]] = {}
     for role, cause in causes.items():
-        roles_by_text.setdefault(" ".join(str(cause).split())[:300], []).append(role)
+        roles_by_text.setdefault(one_line(cause, max_chars=300), []).append(role)
     lines = [f"{', '.join(roles)}: {text}" for text, roles in roles_by_text.items()]
     error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
     error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())

@@ -28,7 +28,7 @@ from lorid.artifacts.adapters import (
 from lorid.artifacts.triples import file_sha256
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
 from lorid.engines.base import Completion, FinishReason, GenerationRequest
-from lorid.errors import AdapterMismatch, ConfigError, EngineError, PromptTooLong
+from lorid.errors import AdapterMismatch, ConfigError, EngineError, PromptTooLong, one_line
 from lorid.method.roles import Role
 from lorid.method.templates import encode_prompt, encode_turn, stop_token_ids
 
@@ -215,12 +215,12 @@ class VllmEngine:
             self.tokenizer = AutoTokenizer.from_pretrained(self.student.path, **source)
             self.base = AutoConfig.from_pretrained(self.student.path, **source).to_dict()
         except Exception as error:  # damaged files raise whatever their parsers raise
-            cause = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            cause = f"{type(error).__name__}: {one_line(error, max_chars=160)}"
             raise ConfigError(f"cannot load the model {self.student.path}: {cause}") from error
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
         except Exception as error:
-            cause = " ".join(str(error).split())[:300]
+            cause = one_line(error, max_chars=300)
             raise EngineError(f"vLLM cannot start on {self.student.path}: {cause}") from error
         self.stop_ids = stop_token_ids(self.tokenizer, family=self.student.family)
 
@@ -306,7 +306,7 @@ class VllmEngine:
         try:
             added = await self.engine.add_lora(request)
         except Exception as error:
-            cause = " ".join(str(error).split())[:200]
+            cause = one_line(error)
             raise AdapterMismatch(f"{role}: vLLM refuses the adapter: {cause}") from error
         if added is False:
             raise AdapterMismatch(f"{role}: vLLM did not take the adapter {info.folder}")
@@ -382,6 +382,6 @@ class VllmEngine:
             ):
                 final = output
         except Exception as error:
-            cause = " ".join(str(error).split())[:200]
+            cause = one_line(error)
             raise EngineError(f"generation failed: {type(error).__name__}: {cause}") from error
         return final.outputs[0]

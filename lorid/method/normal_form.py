@@ -81,7 +81,6 @@ _SYNONYMS = [
     (re.compile(r"(?<=[a-zA-Z0-9)}'])_\s*([a-zA-Z0-9])(?![a-zA-Z0-9])"), r"_{\1}"),
     (re.compile(r"(?<=log)_\s*(\d)(?=\d)"), r"_{\1}"),
 ]
-_BOLD = re.compile(r"\*\*|__(?=\S)|(?<=\S)__|`")
 
 
 def normal_form(answer: str) -> str:

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+CHARS_PER_TOKEN = 4
+"""An estimate for English, where no tokenizer is at hand."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRequest:

@@ -14,13 +14,14 @@ Text that arrives but cannot be used is no failure of this sort: `lorid.teacher.
 """
 
 import json
-import random
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
+
+from lorid.artifacts.retries import backoff_s
 
 Kind = Literal["fatal", "throttled", "passing", "refused"]
 FIRST_DELAY_S = 0.25
@@ -112,10 +113,9 @@ def wait_asked(headers: Mapping[str, str]) -> float | None:
     return min(max(known), MAX_WAIT_S) if known else None
 
 
-def delay_s(num_failed: int, *, random_source: random.Random | None = None) -> float:
-    """Seconds to wait after so many failures: doubling, with jitter, so that none come together."""
-    longest = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** min(num_failed - 1, 20))
-    return longest * (random_source or random).uniform(0.5, 1.0)
+def delay_s(num_failed: int) -> float:
+    """Seconds to wait after so many failures of one request."""
+    return backoff_s(num_failed - 1, first_s=FIRST_DELAY_S, longest_s=MAX_DELAY_S)
 
 
 def short(text: str) -> str:

@@ -17,13 +17,12 @@ from typing import Any, Protocol, TypeVar
 
 from lorid import errors
 from lorid.errors import LoridError, TeacherError
-from lorid.teacher.base import Reply, Teacher, TeacherRequest
+from lorid.teacher.base import CHARS_PER_TOKEN, Reply, Teacher, TeacherRequest
 from lorid.teacher.desk import Answer, DeskPolicy, Stop, Wanted
 from lorid.teacher.failures import Failed, Failure, delay_s
 from lorid.teacher.hedging import hedged
 from lorid.teacher.ledger import Stored
 
-CHARS_PER_TOKEN = 4
 MAX_AT_ONCE = 1000
 THROTTLED_TRIES = 4
 """A 429 is the server's pace, not a fault: it counts a quarter of a try."""

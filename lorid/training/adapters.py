@@ -27,7 +27,7 @@ from transformers import (
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
 from lorid.config import ModelConfig, RunConfig, TrainingConfig
-from lorid.errors import AdapterMismatch, ConfigError
+from lorid.errors import AdapterMismatch, ConfigError, one_line
 from lorid.method.roles import Role
 from lorid.method.templates import TokenizerLike, encode_target
 
@@ -244,5 +244,5 @@ def _linear_names(base: torch.nn.Module) -> list[str]:
 
 
 def _cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    cause = f"{type(error).__name__}: {one_line(error, max_chars=160)}"
     return f"cannot load the {what} of {student.path}: {cause}; check student.path and revision"

@@ -1,28 +1,25 @@
-"""Examples, which of them each step takes, and the flat batches that a step is computed in.
+"""Examples, and the flat batches that a step is computed in.
 
-    examples, dropped = encode_examples(problems, ...)
-    plan = plan_steps([e.num_tokens for e in examples], num_epochs=5, sequences_per_step=16, seed=1)
+    examples, counts = encode_examples(problems, ...)
     for group in micro_batches(placed, max_tokens=8192): flat = flatten(group, device=device)
 
-The order is one sequence of epochs per role, each shuffled by (seed, epoch), and a step is its own
-part of it: a resumed run needs only the step number to go on with the same data. Batches hold no
-padding: sequences lie end to end, each with its own positions.
+Batches hold no padding: sequences lie end to end, each with its own positions. Which examples a
+step takes is `lorid.training.steps`'.
 """
 
 import hashlib
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from lorid.errors import TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import IGNORED_LABEL, TokenizerLike, encode_example
 from lorid.training.routing import Stretch
+from lorid.training.steps import filled
 
 # What is left of a prompt that is cut must still say what is asked.
 MIN_PROMPT_TOKENS = 8
@@ -145,54 +142,12 @@ def hold_out(
     return kept, out
 
 
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id to pad with; any id will do, for padding is masked and not supervised."""
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(token_id, int):
-            return token_id
-    return 0
-
-
-def plan_steps(
-    lengths: Sequence[int],
-    *,
-    num_epochs: float,
-    sequences_per_step: int,
-    seed: int,
-    tokens_per_step: int | None = None,
-) -> list[list[int]]:
-    """Which examples each step takes, as indices.
-
-    A step takes `sequences_per_step`, or as many as fit in `tokens_per_step` (and at least one).
-    The sequences of a last, incomplete step are left out when they are fewer than half of it, and
-    otherwise filled up from one more epoch.
-    """
-    if tokens_per_step is not None:
-        total = max(1, round(len(lengths) * num_epochs))
-        return _by_tokens(_order(len(lengths), count=total, seed=seed), lengths, tokens_per_step)
-    num_steps = max(1, round(len(lengths) * num_epochs / sequences_per_step))
-    order = list(_order(len(lengths), count=num_steps * sequences_per_step, seed=seed))
-    return [
-        order[start : start + sequences_per_step]
-        for start in range(0, len(order), sequences_per_step)
-    ]
-
-
 def micro_batches(
     placed: Sequence[Placed], *, max_tokens: int, max_sequences: int | None = None
 ) -> list[list[Placed]]:
     """Parts of a step that are computed at once, in order; a sequence is never divided."""
-    groups: list[list[Placed]] = [[]]
-    num_tokens = 0
-    for one in placed:
-        length = one.example.num_tokens
-        is_full = num_tokens + length > max_tokens or len(groups[-1]) == max_sequences
-        if groups[-1] and is_full:
-            groups.append([])
-            num_tokens = 0
-        groups[-1].append(one)
-        num_tokens += length
-    return groups
+    lengths = [one.example.num_tokens for one in placed]
+    return filled(placed, lengths, max_tokens=max_tokens, max_items=max_sequences)
 
 
 def flatten(placed: Sequence[Placed], *, device: torch.device) -> FlatBatch:
@@ -232,26 +187,6 @@ def _draw(key: str) -> float:
     """A number from 0 to 1 that follows from the key."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64
-
-
-def _order(num_examples: int, *, count: int, seed: int) -> Iterator[int]:
-    """The first `count` indices of epoch after epoch."""
-    for start in range(0, count, num_examples):
-        order = list(range(num_examples))
-        random.Random(f"{seed}-{start // num_examples}").shuffle(order)
-        yield from order[: count - start]
-
-
-def _by_tokens(order: Iterator[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    steps: list[list[int]] = [[]]
-    num_tokens = 0
-    for index in order:
-        if steps[-1] and num_tokens + lengths[index] > budget:
-            steps.append([])
-            num_tokens = 0
-        steps[-1].append(index)
-        num_tokens += lengths[index]
-    return steps
 
 
 def _without_middle(ids: list[int], labels: list[int], excess: int) -> tuple[list[int], list[int]]:

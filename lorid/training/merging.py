@@ -12,7 +12,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from lorid.config import ModelConfig
-from lorid.errors import AdapterMismatch, DataError
+from lorid.errors import AdapterMismatch, DataError, one_line
 from lorid.training.adapters import load_base, load_tokenizer
 
 
@@ -31,7 +31,7 @@ def merge_adapter(student: ModelConfig, *, adapter: Path, out: Path) -> None:
         model = PeftModel.from_pretrained(base, str(adapter))
         merged = model.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = one_line(error)
         raise AdapterMismatch(f"cannot merge {adapter} into {student.path}: {cause}") from error
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place, so that a failed merge leaves no half of one there.

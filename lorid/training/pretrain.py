@@ -31,7 +31,6 @@ from lorid.demo.corpus import (
     tokenizer_texts,
 )
 from lorid.method.templates import TokenizerLike
-from lorid.training.batches import padding_id
 
 VOCAB_SIZE = 1024
 CONTEXT_TOKENS = 256
@@ -106,7 +105,7 @@ def new_student(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
         attention_dropout=0.0,
         bos_token_id=None,
         eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
-        pad_token_id=padding_id(tokenizer),
+        pad_token_id=tokenizer.get_vocab()["<|pad|>"],
     )
     return Qwen2ForCausalLM(config)
 

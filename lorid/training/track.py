@@ -21,7 +21,8 @@ from lorid.config import TrainingConfig
 from lorid.errors import TrainingError
 from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.roles import Role
-from lorid.training.batches import Example, Placed, hold_out, plan_steps
+from lorid.training.batches import Example, Placed, hold_out
+from lorid.training.steps import plan_steps
 
 STATE_FILE = "state.pt"
 METRICS_FILE = "metrics.jsonl"

@@ -17,10 +17,11 @@ from lorid.demo.generator import generate
 from lorid.errors import AdapterMismatch, ConfigError, DataError, TrainingError
 from lorid.method.roles import Role
 from lorid.training.adapters import check_training, load_base, load_tokenizer
-from lorid.training.batches import encode_examples, plan_steps
+from lorid.training.batches import encode_examples
 from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
 from lorid.training.merging import merge_adapter
 from lorid.training.pretrain import new_student, train_tokenizer
+from lorid.training.steps import plan_steps
 from lorid.training.track import RoleTrack
 
 
