@@ -11,7 +11,8 @@ for little in a run of hours.
 
 lorid runs as its users run it (jobs/generate_knowledge.py, Ray, the ledger on). Peers that cannot
 reach the limit get fewer rows. Texts of all are compared with each other and with what is right.
-Curator wants an environment of its own; without `--curator-python` it is left out, and said so.
+A peer that ends without all of its texts stands under `gave_up` with its last words. Curator wants an
+environment of its own; without `--curator-python` it is left out, and said so.
 Writes `benchmarks/results/teacher-LOAD-DATE.json`.
 """
 
@@ -35,6 +36,7 @@ from model_answers import question_id, rules_for
 from teach_runs import Job, knowledge_records, ledger_of, outcomes, prepare, write_config
 
 from lorid.artifacts.store import open_store
+from lorid.errors import one_line
 from lorid.method.knowledge import parse_knowledge, teacher_prompt
 from lorid.method.problems import Problem, read_problems
 from lorid.teacher.ledger import Ledger, Stored
@@ -78,6 +80,10 @@ def measure(server: Server, work: Callable[[], dict[str, list[str]]]) -> dict[st
     }
 
 
+class PeerGaveUp(Exception):
+    """A peer ended without its texts; its last words."""
+
+
 def run_lorid(server: Server, folder: Path, problems: Sequence[Problem], load: Load) -> Any:
     """The stage as users run it, with a store of its own."""
     rows = [{"question": p.question, "answer": f"{p.rationale}\n#### {p.answer}"} for p in problems]
@@ -115,7 +121,7 @@ def run_peer(
     def work() -> dict[str, list[str]]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"{peer}: {done.stderr[-2000:]}")
+            raise PeerGaveUp(one_line(done.stderr[-300:], max_chars=300))
         texts = [json.loads(line) for line in out.read_text().splitlines()]
         assert {text["id"] for text in texts} == set(by_id)
         return {
@@ -125,8 +131,10 @@ def run_peer(
     return measure(server, work)
 
 
-def compare(load: Load, problems: Sequence[Problem], *, runs: int, curator: str | None) -> Any:
-    """Everybody in turn, `runs` times."""
+def compare(
+    load: Load, problems: Sequence[Problem], *, runs: int, curator: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everybody in turn, `runs` times; and who gave up under this load, with what words."""
     python = sys.executable
     # One request at a time, and eight at a time, would take hours for what the others do.
     contenders: dict[str, tuple[int, str | None]] = {
@@ -141,13 +149,14 @@ def compare(load: Load, problems: Sequence[Problem], *, runs: int, curator: str 
         "ray.data.llm, 8 actors": "ray",
     }  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {}
+    gave_up: dict[str, str] = {}
     with misbehaving_server(
         latency=load["latency"],
         requests_per_minute=load["per_minute"] or 0,
     ) as server:
         for _ in range(runs):
             for name, (num_rows, interpreter) in contenders.items():
-                if name == "curator" and curator is None:
+                if name in gave_up or (name == "curator" and curator is None):
                     continue
                 some = problems[:num_rows]
                 with tempfile.TemporaryDirectory(prefix="lorid-bench-") as at:
@@ -155,12 +164,17 @@ def compare(load: Load, problems: Sequence[Problem], *, runs: int, curator: str 
                         result = run_lorid(server, Path(at), some, load)
                         result["ledger_seconds"] = ledger_seconds(Path(at))
                     else:
-                        result = run_peer(
-                            server, Path(at), some, load, peer=names[name], python=interpreter
-                        )
+                        try:
+                            result = run_peer(
+                                server, Path(at), some, load, peer=names[name], python=interpreter
+                            )
+                        except PeerGaveUp as error:
+                            gave_up[name] = str(error)
+                            print(name, "gave up:", error, flush=True)
+                            continue
                 found.setdefault(name, []).append(result)
                 print(name, result, flush=True)
-    return {name: summed(results, load) for name, results in found.items()}
+    return {name: summed(results, load) for name, results in found.items()}, gave_up
 
 
 def summed(results: list[dict[str, Any]], load: Load) -> dict[str, Any]:
@@ -250,10 +264,15 @@ def main() -> None:
     problems = read(args.problems, num=args.rows)
     versions = {"curator": package_version(curator, "bespokelabs-curator")} if curator else {}
     for name in [args.load] if args.load else LOADS:
-        contenders = compare(LOADS[name], problems, runs=args.runs, curator=curator)
+        contenders, gave_up = compare(LOADS[name], problems, runs=args.runs, curator=curator)
         write_result(
             f"teacher-{name}",
-            {"in_flight": IN_FLIGHT, "load": LOADS[name], "contenders": contenders},
+            {
+                "in_flight": IN_FLIGHT,
+                "load": LOADS[name],
+                "contenders": contenders,
+                "gave_up": gave_up,
+            },
             command=f"python benchmarks/teacher.py --load {name} --rows {len(problems)} "
             f"--runs {args.runs}",
             packages=("openai", "ray"),

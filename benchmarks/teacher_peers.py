@@ -33,11 +33,11 @@ def sequential(args: argparse.Namespace, rows: Rows) -> Rows:
 
 
 def plain_async(args: argparse.Namespace, rows: Rows) -> Rows:
-    """A semaphore and gather; the client's own retries, enough of them for a rate limit."""
+    """A semaphore and gather; the client's own retries."""
     from openai import AsyncOpenAI
 
     async def ask_all() -> Rows:
-        client = AsyncOpenAI(base_url=args.url, api_key="none", max_retries=200)
+        client = AsyncOpenAI(base_url=args.url, api_key="none", max_retries=20)
         semaphore = asyncio.Semaphore(args.in_flight)
 
         async def ask(row: dict[str, str]) -> dict[str, str]:
