@@ -11,8 +11,8 @@ for little in a run of hours.
 
 lorid runs as its users run it (jobs/generate_knowledge.py, Ray, the ledger on). Peers that cannot
 reach the limit get fewer rows. Texts of all are compared with each other and with what is right.
-A peer that ends without all of its texts stands under `gave_up` with its last words. Curator wants an
-environment of its own; without `--curator-python` it is left out, and said so.
+A peer that ends without all of its texts stands under `gave_up` with its last words. Curator wants
+an environment of its own; without `--curator-python` it is left out, and said so.
 Writes `benchmarks/results/teacher-LOAD-DATE.json`.
 """
 
