@@ -4,11 +4,11 @@
     answered = await student.solve(request)
     async for event in student.solve_stream(request): ...
 
-A call whose replica or engine dies is made again: on another one, or on the one that Serve starts in
-its place, until the caller's deadline cancels. That is safe, since a text depends on its seed alone.
-A stream is begun anew too, and what was sent already is left out; a text that is streamed piece by
-piece is not, since its pieces cannot be told apart. Cancelling a call here cancels it in the
-replica.
+A call whose replica or engine dies is made again: on another one, or on the one that Serve starts
+in its place, until the caller's deadline cancels. That is safe, since a text depends on its seed
+alone. A stream is begun anew too, and what was sent already is left out; a text that is streamed
+piece by piece is not, since its pieces cannot be told apart. Cancelling a call here cancels it in
+the replica.
 """
 
 import asyncio

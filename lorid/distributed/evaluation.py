@@ -7,6 +7,7 @@
 The log is the result: every figure in the report is a replay of it, without a model.
 """
 
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -81,7 +82,8 @@ def _reason_noted() -> str:
 
 def client_of(config: RunConfig, url: str) -> Client:
     """A client that waits as long as the endpoint may work on one request."""
-    return Client(url, timeout_s=config.serving.request_timeout_s)
+    key = os.environ.get("LORID_API_KEY") if config.serving.tokens_file else None
+    return Client(url, key, timeout_s=config.serving.batch_timeout_s)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class IngressBase:
         serving = ServingConfig.model_validate_json(serving_json)
         self.endpoint = make_endpoint(student, serving, host=listening_host())
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:  # noqa: N807
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Serve calls for the routes, in the replica."""
         return make_web(self.endpoint)
 

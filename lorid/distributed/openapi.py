@@ -1,7 +1,7 @@
 """What the published schema says of each route: bodies, answers, errors, all with examples.
 
-`python -m lorid.distributed.http_docs` writes docs/http-api.md from it; a test compares the two, and
-checks the examples against the bodies.
+`python -m lorid.distributed.http_docs` writes docs/http-api.md from it; a test compares the two,
+and checks the examples against the bodies.
 """
 
 from typing import Any

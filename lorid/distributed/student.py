@@ -20,7 +20,7 @@ from lorid.distributed.bodies import Answered, attempt_event, round_body
 from lorid.distributed.sharing import SharedSlots
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.switching import LoadedTriple, TripleSwitch
-from lorid.engines.base import GenerationRequest, OnText, StudentTextEngine
+from lorid.engines.base import GenerationRequest, StudentTextEngine, TextSink
 from lorid.method.drivers import run_async
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.feedback import (
@@ -71,7 +71,11 @@ class StudentEngine:
         self, request: SolveRequest
     ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
         """Each text as it ends, each round as it is judged, and the answer."""
-        async for event in _as_they_come(lambda watch: self.solve(request, watch=watch)):
+
+        def solve(watch: Watch) -> Awaitable[Answered[Transcript]]:
+            return self.solve(request, watch=watch)
+
+        async for event in _as_they_come(solve):
             yield event
 
     async def answer_alone(
@@ -81,7 +85,7 @@ class StudentEngine:
         seed: int | None,
         max_tokens: int | None = None,
         *,
-        on_text: OnText | None = None,
+        on_text: TextSink | None = None,
     ) -> Answered[Sampled]:
         """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
 
@@ -103,7 +107,7 @@ class StudentEngine:
     ) -> AsyncIterator[str | Answered[Sampled]]:
         """The pieces of a text as they are written, then the whole."""
 
-        def answer(on_text: OnText) -> Awaitable[Answered[Sampled]]:
+        def answer(on_text: TextSink) -> Awaitable[Answered[Sampled]]:
             return self.answer_alone(question, role, seed, max_tokens, on_text=on_text)
 
         async for piece in _as_they_come(answer):
@@ -198,7 +202,7 @@ class _Writer:
         *,
         is_base: bool = False,
         max_tokens: int | None = None,
-        on_text: OnText | None = None,
+        on_text: TextSink | None = None,
     ) -> Sampled:
         request = GenerationRequest(
             question=self.question,

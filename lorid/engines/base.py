@@ -46,13 +46,13 @@ class Completion:
 
 
 # Called with each further piece of a text, on the engine's event loop.
-OnText = Callable[[str], None]
+TextSink = Callable[[str], None]
 
 
 class Pieces:
     """Hands on what is new in a text that grows, without the white space that it begins with."""
 
-    def __init__(self, on_text: OnText | None) -> None:
+    def __init__(self, on_text: TextSink | None) -> None:
         self.on_text, self.num_chars = on_text, 0
 
     def more(self, text: str) -> None:
@@ -69,7 +69,7 @@ class TextEngine(Protocol):
     """Generates text for a role."""
 
     async def generate(
-        self, request: GenerationRequest, *, on_text: OnText | None = None
+        self, request: GenerationRequest, *, on_text: TextSink | None = None
     ) -> Completion:
         """Write one text; cancelling this call ends the work on it.
 

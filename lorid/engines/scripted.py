@@ -11,7 +11,7 @@ from inspect import isawaitable
 from pathlib import Path
 
 from lorid.config import SamplingConfig
-from lorid.engines.base import Completion, GenerationRequest, OnText
+from lorid.engines.base import Completion, GenerationRequest, TextSink
 from lorid.errors import AdapterMismatch, EngineError
 from lorid.method.roles import Role
 
@@ -35,7 +35,7 @@ class ScriptedEngine:
         self.writers = {role: _writer(texts) for role, texts in script.items()}
 
     async def generate(
-        self, request: GenerationRequest, *, on_text: OnText | None = None
+        self, request: GenerationRequest, *, on_text: TextSink | None = None
     ) -> Completion:
         """The next text of the role; raises EngineError for what is not scripted or not loaded."""
         self.history.append(request)
@@ -45,7 +45,7 @@ class ScriptedEngine:
         finally:
             self.num_running -= 1
 
-    async def _generate(self, request: GenerationRequest, on_text: OnText | None) -> Completion:
+    async def _generate(self, request: GenerationRequest, on_text: TextSink | None) -> Completion:
         if request.triple not in self.loaded:
             raise EngineError(f"{request.triple} is not loaded")
         if request.role not in self.writers:

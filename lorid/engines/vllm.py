@@ -26,7 +26,7 @@ from lorid.artifacts.adapters import (
 )
 from lorid.artifacts.triples import file_sha256
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
-from lorid.engines.base import Completion, FinishReason, GenerationRequest, OnText, Pieces
+from lorid.engines.base import Completion, FinishReason, GenerationRequest, Pieces, TextSink
 from lorid.engines.settings import engine_arguments, set_environment
 from lorid.errors import (
     AdapterMismatch,
@@ -100,7 +100,7 @@ class VllmEngine:
             raise
 
     async def generate(
-        self, request: GenerationRequest, *, on_text: OnText | None = None
+        self, request: GenerationRequest, *, on_text: TextSink | None = None
     ) -> Completion:
         """Write one text in a role's voice; role None asks the base itself.
 
@@ -297,7 +297,7 @@ class VllmEngine:
         seed: int | None,
         sampling: SamplingConfig,
         schema: Mapping[str, Any] | None = None,
-        on_text: OnText | None = None,
+        on_text: TextSink | None = None,
     ) -> Completion:
         output = await self._output(
             prompt,
@@ -322,7 +322,7 @@ class VllmEngine:
         seed: int | None,
         sampling: SamplingConfig,
         schema: Mapping[str, Any] | None = None,
-        on_text: OnText | None = None,
+        on_text: TextSink | None = None,
     ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
