@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from lorid.api import AttemptEvent, RoundEvent, SolveRequest
@@ -123,11 +123,16 @@ class Student:
 
     async def _call(self, method: str, *arguments: object, **options: object) -> Any:
         response = getattr(self.handle, method).remote(*arguments, **options)
+        has_ended = False
         try:
-            return await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+            result = await response
+            has_ended = True
+            return result
+        except TaskCancelledError as error:
+            raise _cancelled_or(error) from error
+        finally:
+            if not has_ended:
+                response.cancel()
 
     async def _stream(self, method: str, *arguments: object) -> AsyncIterator[Any]:
         response = getattr(self.handle.options(stream=True), method).remote(*arguments)
@@ -136,9 +141,17 @@ class Student:
             async for item in response:
                 yield item
             has_ended = True
+        except TaskCancelledError as error:
+            raise _cancelled_or(error) from error
         finally:
             if not has_ended:
                 response.cancel()
+
+
+def _cancelled_or(error: TaskCancelledError) -> BaseException:
+    """Ray has its own error for a call that is cancelled; where we are cancelled, asyncio's."""
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is not None and task.cancelling() else error
 
 
 def _key(event: SolveEvent | Answered[Transcript]) -> tuple[object, ...]:

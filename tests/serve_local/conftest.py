@@ -1,8 +1,11 @@
 """The deployment graph in this process: Serve's local mode around the scripted engine."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from threading import Thread
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from ray import serve
 from scripting import NoStore, Prepared, small_config
@@ -42,3 +45,22 @@ def endpoint(web) -> Callable[..., TestClient]:
         return TestClient(web(engine, **settings), raise_server_exceptions=False)
 
     return start
+
+
+@pytest.fixture
+def served(web) -> Iterator[Callable[..., str]]:
+    """Serves it on loopback, by real HTTP; gives the URL."""
+    servers = []
+
+    def start(engine: ScriptedEngine, **settings) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(web(engine, **settings), log_level="error"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = server.force_exit = True
+        thread.join()
