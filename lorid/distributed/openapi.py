@@ -212,6 +212,7 @@ CHAT: dict[str, Any] = {
 }
 _STATUS: dict[str, Any] = {
     "triple": TRIPLE, "draining": {}, "refused": None, "refused_because": None, "trouble": None,
+    "num_questions": 3, "num_texts": 6,
 }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ batch always moves.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 # Singles seldom come alone: for so long after one, a batch does not take the engine back.
 LINGER_S = 2.0
@@ -28,7 +28,7 @@ class SharedSlots:
     ) -> None:
         self.num_slots, self.clock = num_slots, clock
         self.num_batch_slots = max(1, int(num_slots * batch_share))
-        self.num_singles = self.num_items = 0
+        self.num_singles = self.num_items = self.num_expected = 0
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {False: deque(), True: deque()}
         self._single_until = -float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -46,6 +46,18 @@ class SharedSlots:
             yield
         finally:
             self._release(is_item)
+
+    @contextmanager
+    def expect(self, *, is_item: bool) -> Iterator[None]:
+        """Say that somebody is there who will want slots now and then during the block."""
+        self.num_expected += not is_item
+        try:
+            yield
+        finally:
+            self.num_expected -= not is_item
+            if not is_item:
+                self._note_single()
+                self._wake_up_later()
 
     async def _acquire(self, is_item: bool) -> None:
         if not is_item:
@@ -90,7 +102,8 @@ class SharedSlots:
             return False
         if not is_item:
             return True
-        is_shared = bool(self.num_singles or self._waiting[False]) or self._lingers_s() > 0
+        is_there = self.num_singles or self.num_expected or self._waiting[False]
+        is_shared = bool(is_there) or self._lingers_s() > 0
         return self.num_items < (self.num_batch_slots if is_shared else self.num_slots)
 
     def _lingers_s(self) -> float:
@@ -107,7 +120,8 @@ class SharedSlots:
 
     def _wake_up_later(self) -> None:
         """Items that wait only because a single was here lately are let in when that is over."""
-        if self._timer is not None or not self._waiting[True] or self.num_singles:
+        is_there = self.num_singles or self.num_expected
+        if self._timer is not None or not self._waiting[True] or is_there:
             return
         wait_s = max(0.0, self._lingers_s()) + 0.01
 

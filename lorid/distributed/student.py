@@ -123,11 +123,15 @@ class StudentEngine:
     async def ready(self) -> dict[str, Any]:
         """Load what is not loaded yet; returns `status`."""
         await self.triples.start()
-        return self.triples.status()
+        return await self.status()
 
     async def status(self) -> dict[str, Any]:
-        """Which triple this replica serves, and why it does not serve another."""
-        return self.triples.status()
+        """Which triple this replica serves, why it does not serve another, and how busy it is."""
+        return {
+            **self.triples.status(),
+            "num_questions": self.num_questions,
+            "num_texts": self.num_texts,
+        }
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
@@ -140,17 +144,27 @@ class StudentEngine:
         came = time.monotonic()
         try:
             # The triple is chosen when the question's turn comes: none waits on an old one.
-            async with self.slots.take(is_item=is_item), self.triples.lease() as triple:
-                began = time.monotonic()
-                answer = await work(triple)
-                return Answered(
-                    triple=triple.address,
-                    answer=answer,
-                    waited_s=began - came,
-                    worked_s=time.monotonic() - began,
-                )
+            with self.texts.expect(is_item=is_item):
+                async with self.slots.take(is_item=is_item), self.triples.lease() as triple:
+                    return await self._worked(work, triple, came=came)
         finally:
             self.num_questions -= 1
+
+    async def _worked(
+        self,
+        work: Callable[[LoadedTriple], Awaitable[Content]],
+        triple: LoadedTriple,
+        *,
+        came: float,
+    ) -> Answered[Content]:
+        began = time.monotonic()
+        answer = await work(triple)
+        return Answered(
+            triple=triple.address,
+            answer=answer,
+            waited_s=began - came,
+            worked_s=time.monotonic() - began,
+        )
 
     async def _solve(
         self, request: SolveRequest, *, triple: LoadedTriple, is_item: bool, watch: Watch | None
