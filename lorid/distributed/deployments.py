@@ -20,6 +20,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import RayServeException
 
 from lorid.artifacts.records import Record
 from lorid.artifacts.store import open_store
@@ -29,7 +30,9 @@ from lorid.distributed.ingress import Ingress
 from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
 from lorid.distributed.student import EngineFactory, StudentEngine
 from lorid.engines.base import StudentTextEngine
+from lorid.errors import ServeError
 
+APP_NAME = "lorid"
 # The one that serves, and the one that comes or drains.
 NUM_TRIPLES = 2
 # Requests that no limit counts: probes, lists of models, refusals on their way.
@@ -143,3 +146,17 @@ def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Appli
         overrides=changes,
     )
     return build_app(config, source=source, follows=address.alias is not None)
+
+
+def drain(app_name: str = APP_NAME) -> None:
+    """Let a running endpoint refuse what is new, and finish what it has begun.
+
+    Raises:
+        ServeError: no such application runs on the cluster.
+    """
+    try:
+        serve.get_app_handle(app_name).drain.remote().result()
+    except RayServeException as error:
+        raise ServeError(
+            f"no application {app_name!r} runs on this cluster; `serve status` lists them"
+        ) from error

@@ -24,14 +24,13 @@ from lorid.artifacts.records import Record
 from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
-from lorid.distributed.deployments import app_of_triple
+from lorid.distributed.deployments import APP_NAME, app_of_triple
 from lorid.distributed.progress import Progress
 from lorid.errors import ServeError
 from lorid.jsonl import write_jsonl
 from lorid.method.grader import GRADER_VERSION
 from lorid.method.problems import Problem
 
-APP_NAME = "lorid"
 BASE_MODEL = "lorid:base"
 READY_TIMEOUT_S = 600.0
 BASE_QUESTIONS_IN_FLIGHT = 32

@@ -10,43 +10,9 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from lorid.distributed.access import tokens_for
-from lorid.distributed.admission import Admission
-from lorid.distributed.calls import Student
-from lorid.distributed.grading import Grader
-from lorid.distributed.metrics import Metrics
-from lorid.distributed.web import Endpoint, make_web
-from lorid.method.equivalence import AnswerChecker
+from lorid.distributed.endpoint import make_endpoint
+from lorid.distributed.web import make_web
 from lorid.serving import ServingConfig
-
-
-def make_endpoint(handle: Any, serving: ServingConfig, *, host: str | None) -> Endpoint:
-    """What the routes need, around a handle of the StudentEngine.
-
-    Raises:
-        ConfigError: the endpoint would be open to others than this machine.
-    """
-    tokens = tokens_for(host, serving.tokens_file)
-    metrics = Metrics()
-    admission = Admission({"question": serving.max_questions, "batch": serving.max_batches})
-    metrics.show(admission)
-    student = Student(handle, on_lost=metrics.retries.inc)
-    grader = Grader(
-        student,
-        AnswerChecker(),
-        metrics=metrics,
-        admission=admission,
-        # What can run, and as much that it never waits for this side.
-        max_items_in_flight=serving.max_items_in_flight,
-        max_question_chars=serving.max_question_chars,
-    )
-    return Endpoint(
-        student=student,
-        grader=grader,
-        serving=serving,
-        metrics=metrics,
-        admission=admission,
-        tokens=tokens,
-    )
 
 
 class IngressBase:
@@ -54,7 +20,8 @@ class IngressBase:
 
     def __init__(self, student: Any, serving_json: str) -> None:
         serving = ServingConfig.model_validate_json(serving_json)
-        self.endpoint = make_endpoint(student, serving, host=listening_host())
+        tokens = tokens_for(listening_host(), serving.tokens_file)
+        self.endpoint = make_endpoint(student, serving, tokens=tokens)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Serve calls for the routes, in the replica."""

@@ -6,6 +6,8 @@ and checks the examples against the bodies.
 
 from typing import Any
 
+from fastapi.responses import JSONResponse, PlainTextResponse
+
 from lorid.api import (
     AttemptBody,
     AttemptEvent,
@@ -158,6 +160,13 @@ _SOLVE_STREAM = (
 )
 _GRADE_STREAM = "".join(map(line, _GRADED)) + line(_summary())
 _TEXT = {"schema": {"type": "string"}}
+_EVENTS = {
+    "schema": {
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+        "required": ["data"],
+    }
+}
 
 SOLVE: dict[str, Any] = {
     "summary": "Solve one question by mutual feedback",
@@ -168,7 +177,7 @@ SOLVE: dict[str, Any] = {
             "then `answer` or `error`",
             "content": {
                 "application/json": {"example": _SOLVED.model_dump()},
-                SSE: {**_TEXT, "example": _SOLVE_STREAM},
+                SSE: {**_EVENTS, "example": _SOLVE_STREAM},
             },
         },
         **_errors(400, 401, 413, 422, 429, 500, 503),
@@ -203,7 +212,7 @@ CHAT: dict[str, Any] = {
             "`data: [DONE]`",
             "content": {
                 "application/json": {"schema": {"type": "object"}, "example": _written()},
-                SSE: {**_TEXT, "example": "data: {...}\n\ndata: [DONE]\n\n"},
+                SSE: {**_EVENTS, "example": "data: {...}\n\ndata: [DONE]\n\n"},
             },
         },
         **_errors(400, 401, 404, 413, 422, 429, 500, 503),
@@ -217,10 +226,11 @@ _STATUS: dict[str, Any] = {
 
 
 def _plain(summary: str, description: str, example: Any, *statuses: int) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    if isinstance(example, str):
-        content = {"text/plain": {**_TEXT, "example": example}}
+    is_text = isinstance(example, str)
+    one = {**(_TEXT if is_text else {"schema": {"type": "object"}}), "example": example}
+    content = {"text/plain" if is_text else "application/json": one}
     return {
+        "response_class": PlainTextResponse if is_text else JSONResponse,
         "summary": summary,
         "response_model": None,
         "responses": {

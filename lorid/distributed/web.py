@@ -1,6 +1,6 @@
 """The routes: FastAPI over the graph, as `docs/http-api.md` describes them.
 
-    app = make_web(Endpoint(student=..., serving=..., ...))
+    app = make_web(make_endpoint(handle, serving, tokens=tokens))
 
 Bodies are those of `lorid.api`; every error has the shape `{"error": {type, message, request_id}}`
 and shows nothing of the inside. What holds for every route is in `lorid.distributed.edge`.
@@ -9,7 +9,6 @@ and shows nothing of the inside. What holds for every route is in `lorid.distrib
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -32,13 +31,10 @@ from lorid.api import (
     SolveResponse,
 )
 from lorid.distributed import openapi
-from lorid.distributed.access import Tokens
-from lorid.distributed.admission import Admission
 from lorid.distributed.bodies import Answered, cause_of, explained, failure_of, solve_body
-from lorid.distributed.calls import Student
 from lorid.distributed.edge import Edge, error_response, facts_of
-from lorid.distributed.grading import Grader
-from lorid.distributed.metrics import CONTENT_TYPE, Metrics
+from lorid.distributed.endpoint import Endpoint, make_endpoint
+from lorid.distributed.metrics import CONTENT_TYPE
 from lorid.distributed.streaming import (
     DEADLINE,
     NDJSON,
@@ -62,18 +58,6 @@ MODELS: Mapping[str, str | None] = {
     **{f"lorid:{role}": str(role) for role in Role},
     "lorid:base": None,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """What the routes work with."""
-
-    student: Student
-    grader: Grader
-    serving: ServingConfig
-    metrics: Metrics
-    admission: Admission
-    tokens: Tokens | None
 
 
 def make_web(endpoint: Endpoint) -> ASGIApp:
@@ -117,6 +101,11 @@ def make_routes(endpoint: Endpoint) -> FastAPI:
     for kind in (DeadlineExceeded, LoridError):
         web.add_exception_handler(kind, failed)
     return web
+
+
+def schema() -> dict[str, Any]:
+    """The published OpenAPI document; needs no engine."""
+    return make_routes(make_endpoint(None, ServingConfig(), tokens=None)).openapi()
 
 
 async def bad_body(request: Request, error: Exception) -> Response:

@@ -3,9 +3,11 @@
 import asyncio
 
 from lorid.config import EndpointConfig
+from lorid.distributed.sources import TripleFiles, Wanted
 from lorid.engines.base import Completion, GenerationRequest, TextSink
 from lorid.engines.scripted import ScriptedEngine
 from lorid.method.roles import Role
+from lorid.presets import demo
 
 
 class PacedEngine(ScriptedEngine):
@@ -36,3 +38,16 @@ class Paced:
 
     def __call__(self, _: EndpointConfig) -> PacedEngine:
         return PacedEngine(self.seconds)
+
+
+class OneTriple:
+    """A source of one triple without files."""
+
+    def wanted(self) -> Wanted:
+        return Wanted(address="triple/demo/0123456789ab")
+
+    def earlier(self) -> list[Wanted]:
+        return []
+
+    def fetch(self, address: str) -> TripleFiles:
+        return TripleFiles(address=address, folders={}, config=demo().endpoint())

@@ -11,8 +11,9 @@ from ray import serve
 from scripting import NoStore, Prepared, small_config
 from starlette.types import ASGIApp
 
+from lorid.distributed.access import tokens_for
 from lorid.distributed.deployments import student_app
-from lorid.distributed.ingress import make_endpoint
+from lorid.distributed.endpoint import make_endpoint
 from lorid.distributed.web import make_web
 from lorid.engines.scripted import ScriptedEngine
 
@@ -32,7 +33,8 @@ def web() -> Callable[..., ASGIApp]:
             student_app(config, source=NoStore(config), factory=Prepared(engine)),
             _local_testing_mode=True,
         )
-        return make_web(make_endpoint(student, config.serving, host=host))
+        tokens = tokens_for(host, config.serving.tokens_file)
+        return make_web(make_endpoint(student, config.serving, tokens=tokens))
 
     return start
 
