@@ -241,8 +241,11 @@ class Client:
             raise ServeError(f"{self.url}{path}: {error}") from error
 
     def _refusal(self, path: str, response: httpx.Response) -> ServeError:
-        message = f"{self.url}{path}: {response.status_code}: {_error_of(response)[0]}"
-        if response.status_code in BUSY_STATUS:
+        text, kind = _error_of(response)
+        message = f"{self.url}{path}: {response.status_code}: {text}"
+        # Not of the endpoint's shape: Ray's proxy says it when the ingress died under a request.
+        is_from_proxy = response.status_code == 500 and not kind
+        if response.status_code in BUSY_STATUS or is_from_proxy:
             return EndpointBusy(message, retry_after_s=wait_asked(response.headers))
         return ServeError(message)
 
