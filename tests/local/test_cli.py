@@ -24,7 +24,7 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
         "demo", "config show", "config check", "plan", "knowledge push", "runs list", "runs show",
         "runs fetch", "solve",
         "grade", "replay", "report", "triple list", "triple show", "triple verify",
-        "triple promote", "triple rollback", "triple history", "triple export", "triple import",
+        "token new", "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(lorid, command):
