@@ -21,6 +21,7 @@ from ray.serve import Application
 from ray.serve.config import HTTPOptions
 
 from lorid.artifacts.records import Record
+from lorid.batches import grade_all
 from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
@@ -174,7 +175,7 @@ def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list
         {"id": problem.problem_id, "question": problem.question, "reference": problem.answer}
         for problem in chunk
     ]
-    return client.grade(items, seed=seed, include_transcripts=True)["results"]
+    return list(grade_all(client, items, seed=seed, include_transcripts=True))
 
 
 def _ask_base(config: RunConfig, problems: Sequence[Problem], *, url: str) -> list[dict[str, Any]]:

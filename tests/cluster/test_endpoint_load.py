@@ -40,7 +40,8 @@ CAPACITY = NUM_SLOTS / (2 * TEXT_S)
 TIMES_TOO_MANY = 10
 NUM_QUESTIONS = int(os.environ.get("LORID_FAULT_QUESTIONS", "12"))
 # Ray takes half a minute to notice that a proxy is gone: at full size only.
-KILLED = ("StudentEngine", "Ingress", *(["ProxyActor"] if NUM_QUESTIONS > 12 else []))
+SLOW = ["ProxyActor", "ServeController"] if NUM_QUESTIONS > 12 else []
+KILLED = ("StudentEngine", "Ingress", *SLOW)
 IS_REAL = os.environ.get("LORID_FAULT_ENGINE") == "vllm"
 CHANGES = {
     "sampling.max_new_tokens": 24,

@@ -21,10 +21,10 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
 @pytest.mark.parametrize(
     "command",
     [
-        "demo", "config show", "config check", "plan", "knowledge push", "runs list", "runs show",
+        "demo", "token new", "config show", "config check", "plan", "knowledge push", "runs list", "runs show",
         "runs fetch", "solve",
         "grade", "replay", "report", "triple list", "triple show", "triple verify",
-        "token new", "triple promote", "triple rollback", "triple history", "triple export", "triple import",
+        "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(lorid, command):
