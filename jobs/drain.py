@@ -7,16 +7,27 @@ Example:
   ray job submit -- python jobs/drain.py
 """
 
+import argparse
 import sys
 
 from lorid.distributed.cluster import connected
-from lorid.distributed.deployments import drain
+from lorid.distributed.deployments import APP_NAME, drain
+from lorid.errors import LoridError
 
 
 def main() -> int:
-    """Drain the application named on the command line, or `lorid`."""
-    with connected():
-        drain(*sys.argv[1:2])
+    """Drain one application; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--app", default=APP_NAME, help="the application's name")
+    arguments = parser.parse_args()
+    try:
+        with connected():
+            drain(arguments.app)
+    except LoridError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return 0
 
 
