@@ -8,6 +8,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   ├── ArtifactDrifted    content differs from what its record says, or a name is taken
 │   └── RunTaken           another driver holds the run's name
 ├── EngineError            text generation failed
+│   ├── EngineDied         the engine's process is gone; another one can answer
 │   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
 │       └── AdapterIdle    an adapter is loaded and answers like the base
@@ -17,6 +18,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   └── BudgetSpent        the cap on money is reached; what came is kept
 ├── TrainingError          one or more roles were not trained
 ├── ServeError             the endpoint could not be started, reached or used
+│   └── EndpointBusy       it refuses for now, or was lost: asking again may help
 └── ResourceError          the cluster or the machine lacks what a stage needs
 """
 
@@ -63,6 +65,10 @@ class EngineError(LoridError):
     """Text generation failed."""
 
 
+class EngineDied(EngineError):
+    """The engine is gone in the middle of a text; asking a new one is worth it."""
+
+
 class PromptTooLong(EngineError):
     """A prompt has more tokens than the engine takes; the question is at fault."""
 
@@ -107,6 +113,16 @@ class ServeError(LoridError):
     """The endpoint could not be started, reached or used."""
 
     exit_code = 2
+
+
+class EndpointBusy(ServeError):
+    """The endpoint refuses for now, is not there, or was lost in the middle of an answer."""
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, is_absent: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s, self.is_absent = retry_after_s, is_absent
 
 
 class ResourceError(LoridError):

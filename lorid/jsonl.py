@@ -104,6 +104,27 @@ def json_line(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
+def healed(path: Path) -> bool:
+    """Cut off what stands after the last line feed: half a line that a kill has left.
+
+    Returns whether there was any.
+    """
+    with path.open("r+b") as file:
+        end = file.seek(0, 2)
+        keep = end
+        while keep > 0:
+            start = max(0, keep - 65536)
+            file.seek(start)
+            found = file.read(keep - start).rfind(b"\n")
+            if found >= 0:
+                keep = start + found + 1
+                break
+            keep = start
+        if keep < end:
+            file.truncate(keep)
+        return keep < end
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")

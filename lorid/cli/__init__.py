@@ -15,11 +15,12 @@ from lorid.cli import (
     replay,
     runs,
     store,
+    tokens,
     triples,
 )  # fmt: skip
 from lorid.cli.app import main
 
 __all__ = [
     "configs", "demo", "endpoint", "hub", "knowledge", "main", "merging", "plan", "replay", "runs",
-    "store", "triples",
+    "store", "tokens", "triples",
 ]  # fmt: skip

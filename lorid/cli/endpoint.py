@@ -2,20 +2,19 @@
 
 import json
 import os
-import sys
-from itertools import islice
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
-from lorid.jsonl import read_jsonl
+from lorid.jsonl import healed, json_line, read_jsonl
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-GRADE_BATCH = 32
+ITEM_FIELDS = ("id", "question", "reference", "submission")
 Url = Annotated[str, typer.Option(help="the endpoint")]
 
 
@@ -27,24 +26,33 @@ def solve(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the endpoint one question; the token is read from LORID_API_KEY.
+    """Ask the endpoint one question, and show its rounds as they come.
+
+    The token is read from LORID_API_KEY.
 
     Example: lorid solve "Tom has 12 apples. He gives 5 away. How many are left?"
     """
     from lorid.client import Client
 
     with Client(url, os.environ.get("LORID_API_KEY")) as client:
-        answer = client.solve(question, max_rounds=max_rounds, seed=seed)
-    if as_json:
-        typer.echo(json.dumps(answer))
-        return
-    for number, one in enumerate(answer["rounds"], start=1):
-        typer.echo(f"round {number}")
-        for side in ("intuitive", "knowledge", "deep"):
-            text = one[side]["rationale"] if isinstance(one[side], dict) else one[side]
-            if text is not None:
-                typer.echo(f"  {side:<10} " + text.replace("\n", "\n" + " " * 13))
-    typer.echo(f"\n{answer['answer']}  ({answer['outcome']}, {answer['num_rounds']} rounds)")
+        if as_json:
+            answer = client.solve(question, max_rounds=max_rounds, seed=seed)
+            typer.echo(json.dumps(answer))
+            return
+        for name, event in client.solve_stream(question, max_rounds=max_rounds, seed=seed):
+            if name == "round":
+                _show_round(event["round"], event["body"])
+            elif name == "answer":
+                rounds = f"{event['num_rounds']} rounds"
+                typer.echo(f"\n{event['answer']}  ({event['outcome']}, {rounds})")
+
+
+def _show_round(number: int, one: dict[str, Any]) -> None:
+    typer.echo(f"round {number}")
+    for side in ("intuitive", "knowledge", "deep"):
+        text = one[side]["rationale"] if isinstance(one[side], dict) else one[side]
+        if text is not None:
+            typer.echo(f"  {side:<10} " + text.replace("\n", "\n" + " " * 13))
 
 
 @app.command()
@@ -52,49 +60,70 @@ def grade(
     file: Annotated[Path, typer.Argument(help="JSONL: id, question, reference and/or submission")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSONL of results")],
     url: Url = DEFAULT_URL,
+    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
 ) -> None:
-    """Grade a file through the endpoint; run it again to resume from the output file.
+    """Grade a file of any size through the endpoint; run it again to resume from the output.
+
+    Results stand in the order in which they finish. Refusals, restarts and lost connections are
+    waited out. Exit code 0: all graded; 1: some items are errors; 2: the file or the endpoint.
 
     Example: lorid grade test.jsonl -o graded.jsonl
     """
-    from rich.progress import Progress
-
+    from lorid.batches import grade_all
     from lorid.client import Client
+    from lorid.distributed.progress import Progress
 
-    done = {row["id"] for _, row in read_jsonl(output)} if output.exists() else set()
-    items = [row for row in _items(file) if row["id"] not in done]
+    num_items = sum(1 for _ in _items(file))
+    if not num_items:
+        raise DataError(f"{file} holds no items")
+    verdicts, done = _graded_before(output)
     if done:
-        typer.echo(f"{len(done)} are graded already, {len(items)} to go", err=True)
+        typer.echo(f"{len(done)} are graded already, {num_items - len(done)} to go", err=True)
+    open_items = (item for item in _items(file) if item["id"] not in done)
     with (
         Client(url, os.environ.get("LORID_API_KEY")) as client,
         output.open("a", encoding="utf-8") as results,
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
+        Progress("grade") as progress,
     ):
-        task = progress.add_task("grading", total=len(items))
-        queue = iter(items)
-        while batch := list(islice(queue, GRADE_BATCH)):
-            answer = client.grade(batch, seed=seed)
-            results.writelines(json.dumps(row) + "\n" for row in answer["results"])
+        for row in grade_all(client, open_items, seed=seed, max_rounds=max_rounds):
+            results.write(json_line(row))
             results.flush()
-            progress.advance(task, len(batch))
-    rows = [row for _, row in read_jsonl(output)]
-    verdicts = [row.get("verdict") for row in rows]
+            verdicts[row["verdict"]] += 1
+            progress.update("items", done=verdicts.total(), total=num_items)
     typer.echo(
-        f"{len(rows)} graded: {verdicts.count('correct')} correct, "
-        f"{verdicts.count('incorrect')} incorrect, {verdicts.count('undecided')} undecided, "
-        f"{verdicts.count(None)} errors -> {output}"
+        f"{verdicts.total()} graded: {verdicts['correct']} correct, "
+        f"{verdicts['incorrect']} incorrect, {verdicts['undecided']} undecided, "
+        f"{verdicts[None]} errors -> {output}"
     )
+    if verdicts[None]:
+        raise typer.Exit(1)
 
 
-def _items(path: Path) -> list[dict[str, Any]]:
-    items = []
+def _graded_before(output: Path) -> tuple[Counter[str | None], set[str]]:
+    """The verdicts in an output file, and their ids; a last line that was cut off is dropped."""
+    verdicts: Counter[str | None] = Counter()
+    done: set[str] = set()
+    if output.exists() and healed(output):
+        typer.echo(f"the last line of {output} was cut off; its item is graded again", err=True)
+    if output.exists():
+        for _, row in read_jsonl(output):
+            done.add(str(row.get("id")))
+            verdicts[row.get("verdict")] += 1
+    return verdicts, done
+
+
+def _items(path: Path) -> Iterator[dict[str, Any]]:
+    """The items of a file, one in memory at a time.
+
+    Raises:
+        DataError: the file cannot be read, or two items have one id.
+    """
+    seen: set[str] = set()
     for number, row in read_jsonl(path):
-        item = {
-            key: row[key] for key in ("id", "question", "reference", "submission") if key in row
-        }
+        item = {key: row[key] for key in ITEM_FIELDS if key in row}
         item["id"] = str(item.get("id", number))
-        items.append(item)
-    if not items:
-        raise DataError(f"{path} holds no items")
-    return items
+        if item["id"] in seen:
+            raise DataError(f"{path}, line {number}: id {item['id']!r} is there already")
+        seen.add(item["id"])
+        yield item

@@ -7,6 +7,7 @@
 The log is the result: every figure in the report is a replay of it, without a model.
 """
 
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,17 +21,17 @@ from ray.serve import Application
 from ray.serve.config import HTTPOptions
 
 from lorid.artifacts.records import Record
+from lorid.batches import grade_all
 from lorid.client import Client
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
-from lorid.distributed.deployments import app_of_triple
+from lorid.distributed.deployments import APP_NAME, app_of_triple
 from lorid.distributed.progress import Progress
 from lorid.errors import ServeError
 from lorid.jsonl import write_jsonl
 from lorid.method.grader import GRADER_VERSION
 from lorid.method.problems import Problem
 
-APP_NAME = "lorid"
 BASE_MODEL = "lorid:base"
 READY_TIMEOUT_S = 600.0
 BASE_QUESTIONS_IN_FLIGHT = 32
@@ -81,7 +82,8 @@ def _reason_noted() -> str:
 
 def client_of(config: RunConfig, url: str) -> Client:
     """A client that waits as long as the endpoint may work on one request."""
-    return Client(url, timeout_s=config.serving.request_timeout_s)
+    key = os.environ.get("LORID_API_KEY") if config.serving.tokens_file else None
+    return Client(url, key, timeout_s=config.serving.batch_timeout_s)
 
 
 @contextmanager
@@ -173,7 +175,7 @@ def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list
         {"id": problem.problem_id, "question": problem.question, "reference": problem.answer}
         for problem in chunk
     ]
-    return client.grade(items, seed=seed, include_transcripts=True)["results"]
+    return list(grade_all(client, items, seed=seed, include_transcripts=True))
 
 
 def _ask_base(config: RunConfig, problems: Sequence[Problem], *, url: str) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
 """The demo's run, smaller: what the cluster tests share."""
 
 import socket
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from lorid.artifacts.records import Record, publish
 from lorid.artifacts.store import ArtifactStore
@@ -54,6 +57,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def process_of(part: str) -> psutil.Process:
+    """The process of one of Serve's actors, of the Ray that this process has started."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if part in " ".join(process.cmdline()[:1]):
+                return process
+    raise LookupError(f"no process of {part}")
 
 
 def small_config_text(*, store: str | Path, name: str = "small") -> str:

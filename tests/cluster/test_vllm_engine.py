@@ -1,6 +1,7 @@
 """The real engine: one base, three adapters with random weights, on the CPU."""
 
 import asyncio
+import dataclasses
 import json
 import shutil
 
@@ -88,6 +89,29 @@ async def test_the_same_seed_gives_the_same_text_in_any_batch(engine):
     assert batch[1].text != alone.text
     assert alone.num_tokens <= 24
     assert alone.num_prompt_tokens > 10
+
+
+async def test_one_text_among_many_is_the_text_that_is_written_alone(engine):
+    """How far results repeat: float32 on the CPU, every word, in a batch of 64."""
+    questions = [f"Tom has {n} apples and finds 4 more apples. How many?" for n in range(64)]
+    asked = [
+        ask(role, seed=n, question=question)
+        for n, (question, role) in enumerate(zip(questions, 22 * list(Role), strict=False))
+    ]
+    together = await asyncio.gather(*(engine.generate(one) for one in asked))
+    for number in (0, 31, 63):
+        assert await engine.generate(asked[number]) == together[number]
+
+
+async def test_a_text_comes_in_pieces_and_within_its_bound(engine):
+    pieces: list[str] = []
+    whole = await engine.generate(ask(seed=7), on_text=pieces.append)
+    assert whole == await engine.generate(ask(seed=7))
+    assert "".join(pieces).rstrip() == whole.text
+    assert len(pieces) > 3
+    short = await engine.generate(dataclasses.replace(ask(seed=7), max_tokens=5))
+    assert (short.num_tokens, short.finish_reason) == (5, "length")
+    assert whole.text.startswith(short.text)
 
 
 async def test_the_base_stays_itself_among_requests_with_adapters(engine):

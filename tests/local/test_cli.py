@@ -21,9 +21,9 @@ def test_importing_lorid_and_its_command_line_loads_nothing_heavy():
 @pytest.mark.parametrize(
     "command",
     [
-        "demo", "config show", "config check", "plan", "knowledge push", "runs list", "runs show",
-        "runs fetch", "solve",
-        "grade", "replay", "report", "triple list", "triple show", "triple verify",
+        "demo", "token new", "config show", "config check", "plan", "knowledge push", "runs list",
+        "runs show", "runs fetch", "solve", "grade",
+        "replay", "report", "triple list", "triple show", "triple verify",
         "triple promote", "triple rollback", "triple history", "triple export", "triple import",
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from lorid.client import Client
-from lorid.errors import ServeError
+from lorid.errors import EndpointBusy, ServeError
 
 
 @pytest.fixture
@@ -78,6 +78,43 @@ def test_a_closed_port_says_how_to_start_the_endpoint():
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         with Client(url) as client, pytest.raises(ServeError, match="serve run"):
             client.solve("2 + 3 = ?")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_passing"),
+    [
+        (429, b'{"error": {"type": "too_many_requests", "message": "full"}}', True),
+        (503, b'{"error": {"type": "draining", "message": "going"}}', True),
+        (502, b"<html>bad gateway</html>", True),
+        # Ray's proxy, when the ingress died under the request; the endpoint's own 500 is no such.
+        (500, b"Internal Server Error", True),
+        (500, b'{"error": {"type": "internal_error", "message": "failed"}}', False),
+        (401, b'{"error": {"type": "unauthorized", "message": "token"}}', False),
+    ],
+)
+def test_a_refusal_says_whether_asking_again_may_help(server, status, body, is_passing):
+    server.reply = status, body
+    items = [{"id": "1", "question": "2 + 3 = ?", "reference": "5"}]
+    with Client(server.url) as client:
+        for ask in (
+            lambda: client.solve("2 + 3 = ?"),
+            lambda: list(client.solve_stream("2 + 3 = ?")),
+            lambda: list(client.grade_stream(items)),
+        ):
+            with pytest.raises(ServeError) as raised:
+                ask()
+            assert isinstance(raised.value, EndpointBusy) == is_passing
+
+
+def test_a_stream_that_is_cut_off_is_no_whole_answer(server):
+    server.reply = 200, b'event: attempt\ndata: {"round": 1}\n\n{"id": "1"}\n'
+    items = [{"id": "1", "question": "2 + 3 = ?", "reference": "5"}]
+    with Client(server.url) as client:
+        with pytest.raises(EndpointBusy, match="without an answer"):
+            list(client.solve_stream("2 + 3 = ?"))
+        server.reply = 200, b'{"id": "1"}\n{"id": "2"'
+        with pytest.raises(EndpointBusy, match="cut off"):
+            list(client.grade_stream(items))
 
 
 @pytest.mark.parametrize("kind", ["idle_adapters", "cannot_start"])

@@ -1,0 +1,244 @@
+"""Real Serve and HTTP when more comes than can be answered, clients leave and processes die.
+
+The engine is scripted and takes its time; its texts tell question and seed, so that a wrong or
+mixed answer shows. By hand, at full size and with vLLM in its place (its adapters are random, so
+that a text is as good as a fingerprint of its seed):
+
+    LORID_OVERLOAD_S=120 pytest tests/cluster/test_endpoint_load.py -s
+    LORID_FAULT_ENGINE=vllm LORID_FAULT_QUESTIONS=64 pytest tests/cluster/test_endpoint_load.py -s
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pacing
+import pytest
+from ray import cloudpickle, serve
+from ray.serve import Application
+from ray.serve.config import HTTPOptions
+from small import free_port, process_of, random_triple
+
+from lorid.artifacts.store import open_store
+from lorid.batches import grade_all
+from lorid.client import Client
+from lorid.distributed.cluster import connected
+from lorid.distributed.deployments import app_of_run, build_app, drain
+from lorid.errors import EndpointBusy
+from lorid.presets import demo
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+SECONDS = float(os.environ.get("LORID_OVERLOAD_S", "4"))
+TEXT_S, NUM_SLOTS = 0.1, 4
+# A question is two texts one after the other.
+CAPACITY = NUM_SLOTS / (2 * TEXT_S)
+TIMES_TOO_MANY = 10
+NUM_QUESTIONS = int(os.environ.get("LORID_FAULT_QUESTIONS", "12"))
+# Ray takes half a minute to notice that a proxy is gone: at full size only.
+SLOW = ["ProxyActor", "ServeController"] if NUM_QUESTIONS > 12 else []
+KILLED = ("StudentEngine", "Ingress", *SLOW)
+IS_REAL = os.environ.get("LORID_FAULT_ENGINE") == "vllm"
+CHANGES = {
+    "sampling.max_new_tokens": 24,
+    "feedback.max_rounds": 3,
+    "engine.max_model_len": 256,
+}
+QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
+MIB = 1024**2
+# The replicas' processes do not know the folder of the tests.
+cloudpickle.register_pickle_by_value(pacing)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """A running endpoint, around the engine that is asked for."""
+    port = free_port()
+    with connected():
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+        try:
+            serve.run(made_app(tmp_path_factory.mktemp("endpoint")), name="lorid")
+            with Client(f"http://127.0.0.1:{port}") as client:
+                client.wait_until_ready(timeout_s=180)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            serve.shutdown()
+
+
+def made_app(folder: Path) -> Application:
+    if IS_REAL:
+        store = open_store(str(folder / "store"))
+        random_triple(store, folder / "triple", seed=1)
+        return app_of_run(f"{store.uri}#demo", overrides=CHANGES)
+    config = demo()
+    serving = config.serving.model_copy(
+        update={
+            "max_concurrent_questions": NUM_SLOTS,
+            "max_queued_questions": max(2 * NUM_SLOTS, NUM_QUESTIONS),
+            "drain_timeout_s": 20,
+        }
+    )
+    config = config.model_copy(update={"serving": serving})
+    return build_app(config, source=pacing.OneTriple(), factory=pacing.Paced(TEXT_S))
+
+
+def memory() -> dict[str, int]:
+    """Resident bytes of each of the graph's processes."""
+    return {
+        part: process_of(part).memory_info().rss
+        for part in ("Ingress", "StudentEngine", "ProxyActor")
+    }
+
+
+async def flood(url: str, *, seconds: float) -> tuple[Counter[int], list[float]]:
+    """Ten times what can be answered; statuses, and how long refusals took."""
+    statuses: Counter[int] = Counter()
+    refusals: list[float] = []
+
+    async def ask(session: aiohttp.ClientSession, number: int) -> None:
+        began = time.monotonic()
+        body = {"question": QUESTION, "seed": number}
+        async with session.post(f"{url}/v1/solve", json=body) as response:
+            await response.read()
+        statuses[response.status] += 1
+        if response.status == 429:
+            assert int(response.headers["retry-after"]) >= 1
+            refusals.append(time.monotonic() - began)
+
+    # httpx spends more on a request than the endpoint on a refusal.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        begin, number = time.monotonic(), 0
+        async with asyncio.TaskGroup() as group:
+            while (now := time.monotonic() - begin) < seconds:
+                while number < now * CAPACITY * TIMES_TOO_MANY:
+                    number += 1
+                    group.create_task(ask(session, number))
+                await asyncio.sleep(0.005)
+    return statuses, sorted(refusals)
+
+
+@pytest.mark.skipif(IS_REAL, reason="the capacity of a real engine is not known beforehand")
+def test_what_is_too_much_is_refused_and_the_rest_is_served(url):
+    asyncio.run(flood(url, seconds=1))
+    before = memory()
+    statuses, refusals = asyncio.run(flood(url, seconds=SECONDS))
+    after = memory()
+    assert statuses.keys() == {200, 429}
+    # What waits at the end is answered after it.
+    num_expected = CAPACITY * SECONDS
+    num_waiting = NUM_SLOTS + max(2 * NUM_SLOTS, NUM_QUESTIONS)
+    growth = {name: (after[name] - before[name]) / MIB for name in before}
+    print(
+        f"{SECONDS:.0f} s: {statuses[200]} of {num_expected:.0f} (+{num_waiting}) served, "
+        f"{statuses[429]} refused, p50 {1000 * refusals[len(refusals) // 2]:.1f} ms, "
+        f"p99 {1000 * refusals[len(refusals) * 99 // 100]:.1f} ms; "
+        f"MiB more: { {name: round(value, 1) for name, value in growth.items()} }"
+    )
+    assert statuses[200] >= 0.9 * num_expected
+    # No answer can be so quick.
+    assert refusals[len(refusals) // 2] < 2 * TEXT_S
+    assert all(value < 64 for value in growth.values())
+
+
+def num_inside(url: str) -> tuple[int, int]:
+    status = httpx.get(f"{url}/readyz", trust_env=False).json()
+    return status["num_questions"], status["num_texts"]
+
+
+def test_a_client_that_leaves_frees_the_engine(url):
+    items = [{"id": str(n), "question": QUESTION, "reference": "7"} for n in range(1000)]
+    with Client(url) as client:
+        stream = client.grade_stream(items)
+        began = time.monotonic()
+        assert next(stream)["error"] is None
+        # Long before the batch is done.
+        assert IS_REAL or time.monotonic() - began < 0.5 * 1000 / CAPACITY
+        assert num_inside(url) > (0, 0)
+        stream.close()
+        deadline = time.monotonic() + 30
+        while num_inside(url) != (0, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def rationales(answer: dict) -> list:
+    return [(one["intuitive"], one["knowledge"], one["deep"]) for one in answer["rounds"]]
+
+
+def ask_until_answered(client: Client, seed: int) -> list:
+    """As a user would: a refusal or a lost connection is asked again."""
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            return rationales(client.solve(QUESTION, seed=seed))
+        except EndpointBusy:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("part", KILLED)
+def test_every_question_is_answered_right_through_a_kill(url, part):
+    seeds = range(1000, 1000 + NUM_QUESTIONS)
+    is_killed = threading.Event()
+
+    def ask(seed: int) -> list[list]:
+        """Until the kill, once through it, and once after it."""
+        answers = []
+        while not is_killed.is_set():
+            answers.append(ask_until_answered(client, seed))
+        return [*answers, ask_until_answered(client, seed)]
+
+    with Client(url) as client, ThreadPoolExecutor(NUM_QUESTIONS) as pool:
+        expected = dict(
+            zip(seeds, pool.map(lambda seed: ask_until_answered(client, seed), seeds), strict=True)
+        )
+        assert len({str(answer) for answer in expected.values()}) == NUM_QUESTIONS
+        futures = {seed: pool.submit(ask, seed) for seed in seeds}
+        while num_inside(url)[0] < NUM_QUESTIONS // 2:
+            time.sleep(0.01)
+        process_of(part).kill()
+        began = time.monotonic()
+        is_killed.set()
+        for seed, future in futures.items():
+            assert all(answer == expected[seed] for answer in future.result())
+    print(f"{part}: {NUM_QUESTIONS} in flight; all right after {time.monotonic() - began:.1f} s")
+
+
+def test_a_batch_goes_on_through_a_kill(url):
+    items = [
+        {"id": str(n), "question": f"{QUESTION} ({n})", "submission": "7"}
+        for n in range(4 * NUM_QUESTIONS)
+    ]
+    with Client(url) as client:
+        rows = grade_all(client, items, seed=7, items_per_request=2 * NUM_QUESTIONS)
+        first = next(rows)
+        process_of("StudentEngine").kill()
+        kept = [first, *rows]
+    assert sorted(row["id"] for row in kept) == sorted(item["id"] for item in items)
+    assert not [row for row in kept if row["error"]]
+
+
+def test_what_runs_ends_when_the_endpoint_goes_away(url):
+    """The last one: the endpoint is gone after it."""
+
+    async def solve_and_go() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+            body = {"question": QUESTION, "rule": "majority", "max_rounds": 10}
+            asked = asyncio.create_task(client.post("/v1/solve", json=body))
+            while num_inside(url) == (0, 0):
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(drain)
+            late = await client.post("/v1/solve", json=body)
+            assert (late.status_code, late.json()["error"]["type"]) == (503, "draining")
+            assert int(late.headers["retry-after"]) >= 1
+            await asyncio.to_thread(serve.delete, "lorid")
+            return await asked
+
+    response = asyncio.run(solve_and_go())
+    assert response.status_code == 200
+    assert response.json()["num_rounds"] == 10
