@@ -40,21 +40,19 @@ def problems(num: int) -> list[Problem]:
 
 def run_vllm(config: RunConfig, some: list[Problem]) -> tuple[float, int, Answers]:
     """Seconds, tokens written, and texts of `LLM.generate`."""
-    from lorid.engines.vllm import VllmEngine
+    from lorid.engines.settings import engine_arguments, set_environment
 
     teacher = config.teacher
-    ours = VllmEngine(
-        student=teacher.vllm_model, sampling=teacher.sampling, engine=teacher.engine,
-        seed=config.seed,
-    )  # fmt: skip
-    # Its environment must be set before vLLM is imported.
-    ours._set_environment()
+    # The environment must be set before vLLM is imported.
+    set_environment(teacher.engine, student=teacher.vllm_model)
     from transformers import AutoTokenizer
     from vllm import LLM, SamplingParams
 
     from lorid.method.templates import encode_turn, stop_token_ids
 
-    arguments = ours._arguments()
+    arguments = engine_arguments(
+        teacher.engine, student=teacher.vllm_model, seed=config.seed, num_triples=0, max_rank=1
+    )
     arguments.pop("enable_log_requests")
     llm = LLM(**arguments)
     tokenizer: Any = AutoTokenizer.from_pretrained(teacher.vllm_model.path)

@@ -1,17 +1,21 @@
 """The HTTP bodies, shared by server and client. Every size is bounded here.
 
 Nothing in a body names a file, a model path or an adapter: requests choose among what is loaded.
+A stream of `/v1/solve` is made of `AttemptEvent` and `RoundEvent`, then `SolveResponse` or
+`ErrorBody`; one of `/v1/grade` of a `GradeResult` a line, then `GradeSummaryLine`.
 """
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lorid.method.problems import MAX_ID_CHARS, MAX_TEXT_CHARS
 from lorid.method.stopping import LIVE_RULES, NO_ORACLE, ORACLE
+from lorid.serving import MAX_ITEMS
 
-MAX_ITEMS = 1000
 MAX_ROUNDS = 100
+MAX_TIMEOUT_S = 86_400.0
 
 Question = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 Answer = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -19,6 +23,16 @@ ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 OutcomeName = Literal["agreed", "exhausted", "no_answer"]
 VerdictName = Literal["correct", "incorrect", "undecided"]
+RoleName = Literal["intuitive_reasoner", "knowledge_generator", "deep_reasoner"]
+Timeout = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=MAX_TIMEOUT_S,
+        description="seconds until the request is given up; the endpoint caps it",
+    ),
+]
+QUESTION_EXAMPLE = "Tom has 12 apples. He gives 5 away. How many are left?"
 
 
 class Body(BaseModel):
@@ -33,6 +47,7 @@ class HowToSolve(Body):
     max_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)] | None = None
     rule: Annotated[str, Field(description=f"one of {', '.join(LIVE_RULES)}")] | None = None
     seed: Seed | None = None
+    timeout_s: Timeout | None = None
 
     @field_validator("rule")
     @classmethod
@@ -49,12 +64,15 @@ class SolveRequest(HowToSolve):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"question": "Tom has 12 apples. He gives 5 away. How many are left?"}]
+            "examples": [
+                {"question": QUESTION_EXAMPLE},
+                {"question": QUESTION_EXAMPLE, "max_rounds": 5, "seed": 7, "timeout_s": 30},
+            ]
         }
     )
 
     question: Question
-    stream: Literal[False] = False
+    stream: bool = False
 
 
 class AttemptBody(Body):
@@ -99,6 +117,22 @@ class SolveResponse(Body):
     usage: Usage
 
 
+class AttemptEvent(Body):
+    """`attempt`: one text has ended; the knowledge generator's has no answer."""
+
+    round: int
+    role: RoleName
+    text: str
+    answer: str | None
+
+
+class RoundEvent(Body):
+    """`round`: one round is judged; rounds come in their order, from 1."""
+
+    round: int
+    body: RoundBody
+
+
 class GradeItem(Body):
     """One thing to grade. Either `reference` or `submission` is needed; both are compared alone."""
 
@@ -113,7 +147,16 @@ class GradeRequest(HowToSolve):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"items": [{"id": "1", "question": "2 + 3 = ?", "reference": "5"}]}]
+            "examples": [
+                {"items": [{"id": "1", "question": QUESTION_EXAMPLE, "reference": "7"}]},
+                {
+                    "items": [
+                        {"id": "1", "question": QUESTION_EXAMPLE, "submission": "7"},
+                        {"id": "2", "question": "2 + 3 = ?", "reference": "5", "submission": "6"},
+                    ],
+                    "seed": 7,
+                },
+            ]
         }
     )
 
@@ -129,7 +172,12 @@ class Transcript(Body):
 
 
 class GradeResult(Body):
-    """The verdict on one item, or its error; `triple` is null when no model was asked."""
+    """The verdict on one item, or its error; `triple` is null when no model was asked.
+
+    `error_type` is one of `bad_item`, `invalid_request` (such as a question that is too long for
+    the engine), `deadline_exceeded`, `unavailable`, `draining`, `internal_error`; all but the first
+    two may be over when the item is sent again.
+    """
 
     id: str
     triple: str | None = None
@@ -140,6 +188,7 @@ class GradeResult(Body):
     num_rounds: int = 0
     reason: str
     error: str | None = None
+    error_type: str | None = None
     transcript: Transcript | None = None
 
 
@@ -159,6 +208,12 @@ class GradeSummary(Body):
     triples: list[str]
 
 
+class GradeSummaryLine(Body):
+    """The last line of a stream of results."""
+
+    summary: GradeSummary
+
+
 class GradeResponse(Body):
     """Answer of `POST /v1/grade`."""
 
@@ -173,15 +228,45 @@ class ChatMessage(Body):
     content: Question
 
 
-class ChatRequest(BaseModel):
-    """Body of `POST /v1/chat/completions`; other fields of that API are accepted and ignored."""
+class StreamOptions(BaseModel):
+    """`include_usage` asks for a last chunk with the usage."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model: str = "lorid"
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """Body of `POST /v1/chat/completions`; other fields of that API are accepted and ignored.
+
+    `max_tokens` and `max_completion_tokens` can only lower the triple's own bound of a text; they
+    hold for the models that answer alone, not for `lorid`, whose texts must reach their answers.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {"model": "lorid", "messages": [{"role": "user", "content": QUESTION_EXAMPLE}]}
+            ]
+        },
+    )
+
+    model: Annotated[str, Field(max_length=200)] = "lorid"
     messages: list[ChatMessage] = Field(min_length=1, max_length=50)
     seed: Seed | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Timeout | None = None
     stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def token_limit(self) -> int | None:
+        """The lower of the two bounds that are given."""
+        given = [one for one in (self.max_tokens, self.max_completion_tokens) if one is not None]
+        return min(given, default=None)
 
 
 class ErrorDetail(Body):
@@ -198,19 +283,34 @@ class ErrorBody(Body):
     error: ErrorDetail
 
 
-def summarize_results(results: list[GradeResult]) -> GradeSummary:
-    """Counts over the results of a request."""
-    verdicts = [result.verdict for result in results]
-    num_errors = sum(result.error is not None for result in results)
-    num_judged = len(results) - num_errors
-    solved = [result.num_rounds for result in results if result.num_rounds]
-    return GradeSummary(
-        num_items=len(results),
-        num_correct=verdicts.count("correct"),
-        num_incorrect=verdicts.count("incorrect"),
-        num_undecided=verdicts.count("undecided"),
-        num_errors=num_errors,
-        accuracy=verdicts.count("correct") / num_judged if num_judged else None,
-        mean_rounds=sum(solved) / len(solved) if solved else 0.0,
-        triples=list(dict.fromkeys(result.triple for result in results if result.triple)),
-    )
+class GradeCounts:
+    """Counts over results as they come; keeps none of them."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[str | None] = Counter()
+        self.triples: dict[str, None] = {}
+        self.num_items = self.num_errors = self.num_solved = self.num_rounds = 0
+
+    def add(self, result: GradeResult) -> None:
+        """Count one more result."""
+        self.num_items += 1
+        self.num_errors += result.error is not None
+        self.verdicts[result.verdict] += 1
+        self.num_solved += result.num_rounds > 0
+        self.num_rounds += result.num_rounds
+        if result.triple:
+            self.triples[result.triple] = None
+
+    def summary(self) -> GradeSummary:
+        """The counts so far."""
+        num_judged = self.num_items - self.num_errors
+        return GradeSummary(
+            num_items=self.num_items,
+            num_correct=self.verdicts["correct"],
+            num_incorrect=self.verdicts["incorrect"],
+            num_undecided=self.verdicts["undecided"],
+            num_errors=self.num_errors,
+            accuracy=self.verdicts["correct"] / num_judged if num_judged else None,
+            mean_rounds=self.num_rounds / self.num_solved if self.num_solved else 0.0,
+            triples=list(self.triples),
+        )

@@ -20,16 +20,15 @@ from lorid.errors import ConfigError, one_line
 from lorid.sections import (
     DataConfig,
     EngineConfig,
-    EvaluationConfig,
     FeedbackConfig,
     ModelConfig,
     SamplingConfig,
     Section,
-    ServingConfig,
     TeacherConfig,
     TrainingConfig,
     with_room,
 )
+from lorid.serving import EvaluationConfig, ServingConfig
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 

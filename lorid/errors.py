@@ -8,6 +8,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   ├── ArtifactDrifted    content differs from what its record says, or a name is taken
 │   └── RunTaken           another driver holds the run's name
 ├── EngineError            text generation failed
+│   ├── EngineDied         the engine's process is gone; another one can answer
 │   ├── PromptTooLong      a prompt has more tokens than the engine takes
 │   └── AdapterMismatch    an adapter is missing or does not fit the base
 │       └── AdapterIdle    an adapter is loaded and answers like the base
@@ -61,6 +62,10 @@ class RunTaken(ArtifactError):
 
 class EngineError(LoridError):
     """Text generation failed."""
+
+
+class EngineDied(EngineError):
+    """The engine is gone in the middle of a text; asking a new one is worth it."""
 
 
 class PromptTooLong(EngineError):

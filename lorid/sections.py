@@ -370,31 +370,6 @@ class FeedbackConfig(Section):
         )
 
 
-class ServingConfig(Section):
-    """The endpoint.
-
-    `alias_poll_s`: how often a replica that follows an alias looks where it points.
-    `max_adapter_rank`: the highest rank that the engine holds; None takes that of the first triple,
-    and a triple with a higher one then needs a restart.
-    """
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    num_replicas: Annotated[int, Field(ge=1)] = 1
-    max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
-    request_timeout_s: Annotated[float, Field(gt=0)] = 600
-    alias_poll_s: Annotated[float, Field(gt=0)] = 10
-    max_adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
-
-
-class EvaluationConfig(Section):
-    """Grading of the test split through the endpoint."""
-
-    items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
-    requests_in_flight: Annotated[int, Field(ge=1)] = 2
-    grade_base: bool = True
-
-
 def with_room(engine: EngineConfig, sampling: SamplingConfig | None) -> EngineConfig:
     """The engine, when a prompt fits before the longest answer; raises ValueError otherwise."""
     if sampling is not None and sampling.max_new_tokens >= engine.max_model_len:

@@ -1,6 +1,6 @@
 """The deployment graph on Ray Serve.
 
-      HTTP --> Ingress (FastAPI) --- one call a question --> StudentEngine replica
+      HTTP --> Ingress (web.py) ---- one call a question --> StudentEngine replica (student.py)
                                                                |  mutual_feedback, the generator
                round j:   IR attempt ----------.               |  driven by run_async:
                           KG text --> DR attempt+--> agree?    |  IR and KG wait for nothing,
@@ -14,139 +14,28 @@ of three a round. Which triple a question gets, and how one follows another, is 
 local mode.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
 
-from lorid.api import SolveRequest
 from lorid.artifacts.records import Record
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import read_manifest, resolve_triple
 from lorid.config import EndpointConfig, change_endpoint
-from lorid.distributed.bodies import Answered
 from lorid.distributed.ingress import Ingress
 from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
-from lorid.distributed.switching import TripleSwitch
-from lorid.engines.base import GenerationRequest, StudentTextEngine
-from lorid.method.drivers import run_async
-from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Ask, Sampled, Transcript, generation_seed, mutual_feedback
-from lorid.method.roles import Role
-from lorid.method.waves import Waves
+from lorid.distributed.student import EngineFactory, StudentEngine
+from lorid.engines.base import StudentTextEngine
 
-EngineFactory = Callable[[EndpointConfig], StudentTextEngine]
 # The one that serves, and the one that comes or drains.
 NUM_TRIPLES = 2
-
-
-class StudentEngine:
-    """One engine, the triple that it serves, and the questions that it is answering."""
-
-    def __init__(
-        self, config_json: str, factory: EngineFactory, source: TripleSource, follows: bool
-    ) -> None:
-        self.config = EndpointConfig.model_validate_json(config_json)
-        self.checker = AnswerChecker()
-        # A question has two texts in flight, or more in waves while the engine has room for them.
-        self.slots = asyncio.Semaphore(self.config.serving.max_concurrent_questions)
-        self.num_questions, self.num_texts = 0, 0
-        self.engine = factory(self.config)
-        poll_s = self.config.serving.alias_poll_s if follows else None
-        self.triples = TripleSwitch(self.engine, source, poll_s=poll_s)
-
-    async def solve(self, request: SolveRequest) -> Answered[Transcript]:
-        """Answer one question by mutual feedback, all of its rounds by one triple."""
-        self.num_questions += 1
-        try:
-            # The triple is chosen when the question's turn comes: none waits on an old one.
-            async with self.slots, self.triples.lease() as triple:
-                transcript = await self._solve(request, triple=triple.address, config=triple.config)
-                return Answered(triple=triple.address, answer=transcript)
-        finally:
-            self.num_questions -= 1
-
-    async def _solve(
-        self, request: SolveRequest, *, triple: str, config: EndpointConfig
-    ) -> Transcript:
-        generator = mutual_feedback(
-            request.question,
-            policy=config.feedback.policy(rule=request.rule, max_rounds=request.max_rounds),
-            checker=self.checker,
-            waves=Waves(max_rounds=config.feedback.max_wave_rounds, load=self.load),
-        )
-        seed = config.seed if request.seed is None else request.seed
-
-        async def sample(ask: Ask) -> Sampled:
-            return await self._sample(request.question, ask.role, ask=ask, seed=seed, triple=triple)
-
-        return await run_async(generator, sample=sample)
-
-    async def answer_alone(
-        self, question: str, role: str | None, seed: int | None
-    ) -> Answered[Sampled]:
-        """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
-        async with self.slots, self.triples.lease() as triple:
-            chosen = triple.config.seed if seed is None else seed
-            knowledge = None
-            if role == Role.DEEP_REASONER:
-                ask = Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=0)
-                drawn = await self._sample(
-                    question, ask.role, ask=ask, seed=chosen, triple=triple.address
-                )
-                knowledge = drawn.text
-            speaker = Role(role) if role else None
-            ask = Ask(role=speaker or Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge)
-            sampled = await self._sample(
-                question, speaker, ask=ask, seed=chosen, triple=triple.address
-            )
-            return Answered(triple=triple.address, answer=sampled)
-
-    def load(self) -> float:
-        """How busy this replica is, from 0 to 1 and beyond: questions by slots, texts by batch."""
-        return max(
-            self.num_questions / self.config.serving.max_concurrent_questions,
-            self.num_texts / self.config.engine.max_num_seqs,
-        )
-
-    async def _sample(
-        self, question: str, role: Role | None, *, ask: Ask, seed: int, triple: str
-    ) -> Sampled:
-        """One text; `ask` seeds it, so that a round is drawn the same way whoever asks."""
-        self.num_texts += 1
-        try:
-            completion = await self.engine.generate(
-                GenerationRequest(
-                    question=question,
-                    role=role,
-                    triple=triple,
-                    knowledge=ask.knowledge,
-                    seed=generation_seed(seed, question=question, ask=ask),
-                )
-            )
-        finally:
-            self.num_texts -= 1
-        return Sampled(
-            text=completion.text,
-            truncated=completion.finish_reason == "length",
-            num_tokens=completion.num_tokens,
-            num_prompt_tokens=completion.num_prompt_tokens,
-        )
-
-    async def ready(self) -> dict[str, Any]:
-        """Load what is not loaded yet; returns `status`."""
-        await self.triples.start()
-        return self.triples.status()
-
-    async def status(self) -> dict[str, Any]:
-        """Which triple this replica serves, and why it does not serve another."""
-        return self.triples.status()
-
-    async def check_health(self) -> None:
-        """Serve replaces the replica when this raises."""
-        await self.engine.check()
+# Requests that no limit counts: probes, lists of models, refusals on their way.
+ROOM_FOR_PROBES = 1000
+# Serve replaces a replica after three checks that failed.
+HEALTH_CHECK_PERIOD_S = 2
 
 
 def build_app(
@@ -157,15 +46,19 @@ def build_app(
     factory: EngineFactory | None = None,
 ) -> Application:
     """The graph; `factory` makes the engine (tests inject a scripted one)."""
+    serving = config.serving
     ingress: Any = serve.deployment(
         Ingress,
         name="Ingress",
-        max_ongoing_requests=1000,
+        # The endpoint's own limits are below this one: it refuses in the one shape of errors.
+        max_ongoing_requests=serving.max_questions + serving.max_batches + ROOM_FOR_PROBES,
+        max_queued_requests=ROOM_FOR_PROBES,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         ray_actor_options={"num_cpus": 0.1},
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=serving.drain_timeout_s,
     )
     student = student_app(config, source=source, follows=follows, factory=factory)
-    return ingress.bind(student, config.serving.max_concurrent_questions)
+    return ingress.bind(student, serving.model_dump_json())
 
 
 def student_app(
@@ -182,15 +75,15 @@ def student_app(
         StudentEngine,
         name="StudentEngine",
         num_replicas=serving.num_replicas,
-        # Questions wait in the replica's own semaphore, where health checks still get through.
-        max_ongoing_requests=4 * serving.max_concurrent_questions,
+        # Questions wait in the replica's own slots, where single ones go first; never in a router.
+        max_ongoing_requests=serving.max_questions + serving.max_items_in_flight + ROOM_FOR_PROBES,
         ray_actor_options={
             "num_cpus": engine.num_cpus,
             "num_gpus": engine.num_gpus * engine.tensor_parallel_size,
         },
-        health_check_period_s=10,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=60,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=serving.drain_timeout_s,
     )
     return student.bind(config.endpoint().model_dump_json(), make, source, follows)
 

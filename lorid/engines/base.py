@@ -8,7 +8,7 @@ A `StudentTextEngine` is also a `TripleHost`: triples come and go while it answe
 names the one that it wants.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -24,6 +24,7 @@ class GenerationRequest:
     """One text to write by a role of a loaded triple.
 
     `role` None asks the base model, with the intuitive reasoner's prompt and the triple's sampling.
+    `max_tokens` can only lower the triple's own bound.
     """
 
     question: str
@@ -31,6 +32,7 @@ class GenerationRequest:
     triple: str
     knowledge: str | None = None
     seed: int | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,40 @@ class Completion:
     num_tokens: int
 
 
+# Called with each further piece of a text, on the engine's event loop.
+OnText = Callable[[str], None]
+
+
+class Pieces:
+    """Hands on what is new in a text that grows, without the white space that it begins with."""
+
+    def __init__(self, on_text: OnText | None) -> None:
+        self.on_text, self.num_chars = on_text, 0
+
+    def more(self, text: str) -> None:
+        """The text so far."""
+        if self.on_text is None:
+            return
+        text = text.lstrip()
+        if len(text) > self.num_chars:
+            self.on_text(text[self.num_chars :])
+            self.num_chars = len(text)
+
+
 class TextEngine(Protocol):
     """Generates text for a role."""
 
-    async def generate(self, request: GenerationRequest) -> Completion:
-        """Write one text; raises EngineError when the engine cannot."""
+    async def generate(
+        self, request: GenerationRequest, *, on_text: OnText | None = None
+    ) -> Completion:
+        """Write one text; cancelling this call ends the work on it.
+
+        `on_text` gets it piece by piece; together the pieces are the completion's text, but for
+        white space at its end.
+
+        Raises:
+            EngineError: the engine cannot.
+        """
         ...
 
     async def probe(self, triple: str) -> Mapping[str, str]:

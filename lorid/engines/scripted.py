@@ -1,16 +1,17 @@
 """The only fake in lorid: an engine that answers from a script, for tests without a model.
 
 engine = ScriptedEngine({Role.INTUITIVE_REASONER: ["--> 3 END"], ...})
-engine.history   # the requests that it was sent
+engine.history, engine.num_running   # the requests that it was sent; how many are under way
 """
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from pathlib import Path
 
 from lorid.config import SamplingConfig
-from lorid.engines.base import Completion, GenerationRequest
+from lorid.engines.base import Completion, GenerationRequest, OnText
 from lorid.errors import AdapterMismatch, EngineError
 from lorid.method.roles import Role
 
@@ -28,13 +29,23 @@ class ScriptedEngine:
         self, script: Script, *, idle: Sequence[str] = (), unfit: Sequence[str] = ()
     ) -> None:
         self.history: list[GenerationRequest] = []
+        self.num_running = 0
         self.idle, self.unfit = set(idle), set(unfit)
         self.loaded: dict[str, SamplingConfig] = {}
         self.writers = {role: _writer(texts) for role, texts in script.items()}
 
-    async def generate(self, request: GenerationRequest) -> Completion:
+    async def generate(
+        self, request: GenerationRequest, *, on_text: OnText | None = None
+    ) -> Completion:
         """The next text of the role; raises EngineError for what is not scripted or not loaded."""
         self.history.append(request)
+        self.num_running += 1
+        try:
+            return await self._generate(request, on_text)
+        finally:
+            self.num_running -= 1
+
+    async def _generate(self, request: GenerationRequest, on_text: OnText | None) -> Completion:
         if request.triple not in self.loaded:
             raise EngineError(f"{request.triple} is not loaded")
         if request.role not in self.writers:
@@ -43,6 +54,9 @@ class ScriptedEngine:
         text = await written if isawaitable(written) else written
         if request.triple not in self.loaded:
             raise EngineError(f"{request.triple} was unloaded under a request")
+        if on_text is not None:
+            for piece in re.findall(r"\S+\s*", text):
+                on_text(piece)
         return Completion(
             text=text, finish_reason="stop", num_prompt_tokens=1, num_tokens=len(text.split())
         )

@@ -11,7 +11,6 @@ a teacher: `complete` takes any user turn. Adapter paths never come from a reque
 
 import asyncio
 import math
-import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +26,16 @@ from lorid.artifacts.adapters import (
 )
 from lorid.artifacts.triples import file_sha256
 from lorid.config import EngineConfig, ModelConfig, SamplingConfig
-from lorid.engines.base import Completion, FinishReason, GenerationRequest
-from lorid.errors import AdapterMismatch, ConfigError, EngineError, PromptTooLong, one_line
+from lorid.engines.base import Completion, FinishReason, GenerationRequest, OnText, Pieces
+from lorid.engines.settings import engine_arguments, set_environment
+from lorid.errors import (
+    AdapterMismatch,
+    ConfigError,
+    EngineDied,
+    EngineError,
+    PromptTooLong,
+    one_line,
+)
 from lorid.method.roles import Role
 from lorid.method.templates import encode_prompt, encode_turn, stop_token_ids
 
@@ -92,7 +99,9 @@ class VllmEngine:
                 await self.aclose()
             raise
 
-    async def generate(self, request: GenerationRequest) -> Completion:
+    async def generate(
+        self, request: GenerationRequest, *, on_text: OnText | None = None
+    ) -> Completion:
         """Write one text in a role's voice; role None asks the base itself.
 
         Raises:
@@ -109,8 +118,11 @@ class VllmEngine:
             knowledge=request.knowledge,
         )
         adapter = None if request.role is None else loaded.requests[request.role]
+        sampling = loaded.sampling
+        if request.max_tokens is not None and request.max_tokens < sampling.max_new_tokens:
+            sampling = sampling.model_copy(update={"max_new_tokens": request.max_tokens})
         return await self._sample(
-            prompt, adapter=adapter, seed=request.seed, sampling=loaded.sampling
+            prompt, adapter=adapter, seed=request.seed, sampling=sampling, on_text=on_text
         )
 
     async def complete(
@@ -194,7 +206,7 @@ class VllmEngine:
             try:
                 await self.engine.check_health()
             except Exception as error:
-                raise EngineError(f"the engine has died: {error}") from error
+                raise EngineDied(f"the engine has died: {one_line(error)}") from error
 
     async def aclose(self) -> None:
         """End the engine and what it started."""
@@ -205,7 +217,7 @@ class VllmEngine:
             self.engine = None
 
     async def _start(self) -> None:
-        self._set_environment()
+        set_environment(self.config, student=self.student)
         from transformers import AutoConfig, AutoTokenizer
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -217,68 +229,19 @@ class VllmEngine:
         except Exception as error:  # damaged files raise whatever their parsers raise
             cause = f"{type(error).__name__}: {one_line(error, max_chars=160)}"
             raise ConfigError(f"cannot load the model {self.student.path}: {cause}") from error
+        arguments = engine_arguments(
+            self.config,
+            student=self.student,
+            seed=self.seed,
+            num_triples=self.num_triples,
+            max_rank=self.max_rank,
+        )
         try:
-            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:
             cause = one_line(error, max_chars=300)
             raise EngineError(f"vLLM cannot start on {self.student.path}: {cause}") from error
         self.stop_ids = stop_token_ids(self.tokenizer, family=self.student.family)
-
-    def _set_environment(self) -> None:
-        defaults = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-        if not self.config.num_gpus:
-            # Two spinning OpenMP pools on few cores made decoding ten times slower: one process,
-            # one pool. vLLM takes the single process only when told so before it is imported.
-            threads = str(self.config.num_threads)
-            defaults |= {
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_CPU_KVCACHE_SPACE": str(self.config.cpu_kv_cache_gib),
-                "OMP_NUM_THREADS": threads,
-            }
-            os.environ["OMP_NUM_THREADS"] = threads
-        if Path(self.student.path).is_dir():
-            defaults["HF_HUB_OFFLINE"] = "1"
-        for key, value in defaults.items():
-            os.environ.setdefault(key, value)
-
-    def _arguments(self) -> dict[str, Any]:
-        config = self.config
-        arguments: dict[str, Any] = {
-            "model": self.student.path,
-            "revision": self.student.revision,
-            "dtype": self.student.dtype,
-            "max_model_len": config.max_model_len,
-            "max_num_seqs": config.max_num_seqs,
-            "max_num_batched_tokens": config.max_num_batched_tokens,
-            "tensor_parallel_size": config.tensor_parallel_size,
-            "enable_prefix_caching": True,
-            "trust_remote_code": False,
-            "load_format": "safetensors",
-            "seed": self.seed,
-            "disable_log_stats": True,
-            "enable_log_requests": False,
-        }
-        if config.num_gpus:
-            arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
-        else:
-            arguments["distributed_executor_backend"] = "uni"
-            # Compiling costs the teacher 15 s of start-up and gains nothing at this size.
-            arguments["enforce_eager"] = True
-            # A seeded request whose prompt is split over two steps ends the engine on the CPU
-            # ("CPU Generator does not use offset", vLLM 0.32): prompts are read whole.
-            arguments["enable_chunked_prefill"] = False
-        if self.num_triples:
-            # On the CPU a request without an adapter takes the weights of the last slot when others
-            # of its batch have one (index -1, vLLM 0.32): that slot stays empty, all zeros. vLLM
-            # fills the lowest free slot, and `load` never lets it hold more than the others.
-            num_slots = self.num_triples * len(Role) + (0 if config.num_gpus else 1)
-            arguments |= {
-                "enable_lora": True,
-                "max_loras": num_slots,
-                "max_cpu_loras": num_slots,
-                "max_lora_rank": engine_rank([self.max_rank]),
-            }
-        return arguments
 
     def _loaded(self, triple: str) -> _Loaded:
         if triple not in self.triples:
@@ -334,9 +297,15 @@ class VllmEngine:
         seed: int | None,
         sampling: SamplingConfig,
         schema: Mapping[str, Any] | None = None,
+        on_text: OnText | None = None,
     ) -> Completion:
         output = await self._output(
-            prompt, adapter=adapter, seed=seed, sampling=sampling, schema=schema
+            prompt,
+            adapter=adapter,
+            seed=seed,
+            sampling=sampling,
+            schema=schema,
+            on_text=on_text,
         )
         return Completion(
             text=output.text.strip(),
@@ -353,6 +322,7 @@ class VllmEngine:
         seed: int | None,
         sampling: SamplingConfig,
         schema: Mapping[str, Any] | None = None,
+        on_text: OnText | None = None,
     ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -371,17 +341,21 @@ class VllmEngine:
             seed=seed,
             stop_token_ids=self.stop_ids,
             logprobs=0 if sampling.temperature == 0 else None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE if on_text else RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
         )
         final: Any = None
+        pieces = Pieces(on_text)
         try:
             # Leaving this loop early, by cancellation too, aborts the request in the engine.
             async for output in self.engine.generate(
                 {"prompt_token_ids": prompt}, params, uuid.uuid4().hex, lora_request=adapter
             ):
                 final = output
+                pieces.more(output.outputs[0].text)
         except Exception as error:
             cause = one_line(error)
+            if self.engine.errored:
+                raise EngineDied(f"the engine has died: {cause}") from error
             raise EngineError(f"generation failed: {type(error).__name__}: {cause}") from error
         return final.outputs[0]

@@ -16,7 +16,7 @@ strictly in their order, and what is decided never depends on timing. Which rule
 """
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,16 +164,24 @@ class Transcript:
 
 Reply = tuple[Ask, Sampled | Exception]
 MutualFeedback = Generator[tuple[Ask, ...], Sequence[Reply], Transcript]
+# Told of each round as it is judged: its index and the round.
+Watch = Callable[[int, Round], None]
 
 
 def mutual_feedback(
-    question: str, *, policy: Policy, checker: AnswerChecker, waves: Waves = LAZY
+    question: str,
+    *,
+    policy: Policy,
+    checker: AnswerChecker,
+    waves: Waves = LAZY,
+    watch: Watch | None = None,
 ) -> MutualFeedback:
     """Ask until the policy's rule is satisfied, or its rounds are used up; returns a Transcript.
 
     A reply is an ask with what was sampled, or with the exception that came instead. An exception
     is raised here when its round is the next to be judged; in a round that turns out not to be
-    needed it only counts as wasted. A tuple of no asks means: wait for what is under way.
+    needed it only counts as wasted. A tuple of no asks means: wait for what is under way. `watch`
+    is called where the generator is advanced.
 
     Raises:
         ConfigError: the rule needs a label.
@@ -181,7 +189,9 @@ def mutual_feedback(
     """
     if policy.rule == ORACLE:
         raise ConfigError(NO_ORACLE)
-    return _mutual_feedback(_Question(question, policy=policy, checker=checker, waves=waves))
+    return _mutual_feedback(
+        _Question(question, policy=policy, checker=checker, waves=waves, watch=watch)
+    )
 
 
 def _mutual_feedback(question: "_Question") -> MutualFeedback:
@@ -198,9 +208,15 @@ class _Question:
     """The rounds of one question: judged ones in order, and those at work."""
 
     def __init__(
-        self, question: str, *, policy: Policy, checker: AnswerChecker, waves: Waves
+        self,
+        question: str,
+        *,
+        policy: Policy,
+        checker: AnswerChecker,
+        waves: Waves,
+        watch: Watch | None,
     ) -> None:
-        self.question, self.policy, self.waves = question, policy, waves
+        self.question, self.policy, self.waves, self.watch = question, policy, waves, watch
         self.classes = AnswerClasses(checker)
         self.tally = Tally()
         self.rounds: list[Round] = []
@@ -312,6 +328,8 @@ class _Question:
                 agreed=is_satisfied(self.policy, self.tally),
             )
         )
+        if self.watch is not None:
+            self.watch(len(self.rounds) - 1, self.rounds[-1])
 
 
 def attempt_from(sampled: Sampled) -> Attempt:

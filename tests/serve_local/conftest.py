@@ -1,37 +1,44 @@
 """The deployment graph in this process: Serve's local mode around the scripted engine."""
 
-import asyncio
-from types import SimpleNamespace
+from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
 from ray import serve
 from scripting import NoStore, Prepared, small_config
+from starlette.types import ASGIApp
 
 from lorid.distributed.deployments import student_app
-from lorid.distributed.ingress import Ingress, web
+from lorid.distributed.ingress import make_endpoint
+from lorid.distributed.web import make_web
 from lorid.engines.scripted import ScriptedEngine
 
 
 @pytest.fixture
-def endpoint(monkeypatch):
-    """Makes an HTTP client of the graph around a scripted engine."""
+def web() -> Callable[..., ASGIApp]:
+    """Makes the HTTP side of the graph around a scripted engine."""
 
-    def start(engine: ScriptedEngine, **feedback: object) -> TestClient:
+    def start(
+        engine: ScriptedEngine, *, host: str = "127.0.0.1", serving: dict | None = None, **feedback
+    ) -> ASGIApp:
         config = small_config(**feedback)
+        config = config.model_copy(
+            update={"serving": config.serving.model_copy(update=serving or {})}
+        )
         student = serve.run(
             student_app(config, source=NoStore(config), factory=Prepared(engine)),
             _local_testing_mode=True,
         )
+        return make_web(make_endpoint(student, config.serving, host=host))
 
-        async def ingress() -> Ingress:
-            servable = Ingress.__new__(Ingress)
-            await Ingress.__init__(servable, student, config.serving.max_concurrent_questions)
-            return servable
+    return start
 
-        # Local mode has no proxy: the routes get their instance here instead.
-        context = SimpleNamespace(servable_object=asyncio.run(ingress()))
-        monkeypatch.setattr(serve, "get_replica_context", lambda: context)
-        return TestClient(web, raise_server_exceptions=False)
+
+@pytest.fixture
+def endpoint(web) -> Callable[..., TestClient]:
+    """Makes an HTTP client of it."""
+
+    def start(engine: ScriptedEngine, **settings) -> TestClient:
+        return TestClient(web(engine, **settings), raise_server_exceptions=False)
 
     return start

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray import serve
 from ray.serve.schema import ServeDeploySchema
-from scripting import TRIPLE, NoStore, Prepared, script, small_config, texts
+from scripting import TRIPLE, NoStore, script, small_config, texts
 
 from lorid.api import SolveRequest
-from lorid.distributed.deployments import StudentEngine, app_of_run, build_app
+from lorid.distributed.deployments import app_of_run
+from lorid.distributed.student import StudentEngine
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import (
     AdapterMismatch,
@@ -51,15 +51,6 @@ def error_of(response, *, status):
     detail = response.json()["error"]
     assert detail.keys() == {"type", "message", "request_id"}
     return detail["message"]
-
-
-def test_the_whole_graph_answers_through_its_handle():
-    engine = ScriptedEngine(script(intuitive=texts("7"), deep=texts("7")))
-    handle = serve.run(
-        build_app(small_config(), source=NoStore(), factory=Prepared(engine)),
-        _local_testing_mode=True,
-    )
-    assert handle.solve.remote(SolveRequest(question=QUESTION)).result().answer == "7"
 
 
 def test_agreement_in_the_first_round_stops_there(endpoint):
@@ -219,7 +210,7 @@ def test_an_engine_that_fails_is_the_endpoints_fault(endpoint):
 
     client = endpoint(ScriptedEngine(script(intuitive=write, deep=write)))
     response = client.post("/v1/solve", json={"question": QUESTION})
-    assert error_of(response, status=500) == "generation failed"
+    assert error_of(response, status=500) == "generation failed; its log says why"
 
 
 def test_an_engine_that_refuses_to_start_is_told_from_one_that_is_not_there_yet(endpoint):
@@ -289,7 +280,7 @@ def test_transcripts_can_be_replayed(endpoint):
         ("/v1/solve", {"question": QUESTION, "rule": "best"}, "best"),
         ("/v1/solve", {"question": QUESTION, "adapter": "/etc"}, "adapter"),
         ("/v1/grade", {"items": []}, "items"),
-        ("/v1/grade", {"items": [{}] * 1001}, "items"),
+        ("/v1/grade", {"items": [{}] * 10_001}, "items"),
         ("/v1/chat/completions", {"messages": []}, "messages"),
     ],
 )
@@ -341,7 +332,6 @@ def test_chat_completions_answer_by_model(endpoint):
     content("lorid:deep_reasoner")
     assert engine.history[-1].knowledge == "To find a total, add."
     assert "lorid:poet" in error_of(ask("lorid:poet"), status=404)
-    assert "stream" in error_of(ask("lorid", stream=True), status=400)
 
 
 def test_serve_deploy_config_is_valid_and_names_the_builder():

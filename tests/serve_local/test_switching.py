@@ -11,7 +11,7 @@ from lorid.api import SolveRequest
 from lorid.artifacts.aliases import promote, rollback
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import read_manifest
-from lorid.distributed.deployments import StudentEngine
+from lorid.distributed.student import StudentEngine
 from lorid.distributed.sources import StoredTriple
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import AdapterIdle, AdapterMismatch, ArtifactError

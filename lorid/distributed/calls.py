@@ -1,0 +1,149 @@
+"""Calls of the StudentEngine, through whatever happens to its replicas.
+
+    student = Student(handle)
+    answered = await student.solve(request)
+    async for event in student.solve_stream(request): ...
+
+A call whose replica or engine dies is made again: on another one, or on the one that Serve starts in
+its place, until the caller's deadline cancels. That is safe, since a text depends on its seed alone.
+A stream is begun anew too, and what was sent already is left out; a text that is streamed piece by
+piece is not, since its pieces cannot be told apart. Cancelling a call here cancels it in the
+replica.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+from lorid.api import AttemptEvent, RoundEvent, SolveRequest
+from lorid.artifacts.retries import backoff_s
+from lorid.distributed.bodies import Answered, Unavailable, cause_of
+from lorid.distributed.student import SolveEvent
+from lorid.errors import EngineDied
+from lorid.method.feedback import Sampled, Transcript
+
+# A replica that is gone, and an engine that is gone in one that is not.
+GONE = (
+    RayActorError,
+    ActorUnavailableError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    EngineDied,
+)
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+Result = TypeVar("Result")
+logger = logging.getLogger("ray.serve.lorid")
+
+
+class Student:
+    """The deployment behind a Serve handle."""
+
+    def __init__(self, handle: Any, *, on_lost: Callable[[], None]) -> None:
+        self.handle, self.on_lost = handle, on_lost
+
+    async def solve(self, request: SolveRequest, *, is_item: bool = False) -> Answered[Transcript]:
+        """Solve one question."""
+        return await self._through(lambda: self._call("solve", request, is_item=is_item))
+
+    async def answer_alone(
+        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
+    ) -> Answered[Sampled]:
+        """One text of one role."""
+        arguments = (question, role, seed, max_tokens)
+        return await self._through(lambda: self._call("answer_alone", *arguments))
+
+    async def solve_stream(
+        self, request: SolveRequest
+    ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
+        """What happens while a question is solved, each thing once, then the answer."""
+        sent: set[tuple[object, ...]] = set()
+        num_lost = 0
+        while True:
+            try:
+                async for event in self._stream("solve_stream", request):
+                    key = _key(event)
+                    if key not in sent:
+                        sent.add(key)
+                        yield event
+                return
+            except Exception as error:
+                num_lost = await self._again(error, num_lost)
+
+    async def answer_alone_stream(
+        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
+    ) -> AsyncIterator[str | Answered[Sampled]]:
+        """The pieces of one text, then the whole.
+
+        Raises:
+            Unavailable: the replica was lost after the first piece.
+        """
+        num_lost = 0
+        has_begun = False
+        while True:
+            try:
+                arguments = (question, role, seed, max_tokens)
+                async for piece in self._stream("answer_alone_stream", *arguments):
+                    has_begun = True
+                    yield piece
+                return
+            except Exception as error:
+                if has_begun and isinstance(cause_of(error), GONE):
+                    raise Unavailable from error
+                num_lost = await self._again(error, num_lost)
+
+    async def ready(self) -> dict[str, Any]:
+        """Load what is not loaded yet; what one replica says."""
+        return await self._call("ready")
+
+    async def status(self) -> dict[str, Any]:
+        """Which triple one replica serves."""
+        return await self._call("status")
+
+    async def _through(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        num_lost = 0
+        while True:
+            try:
+                return await call()
+            except Exception as error:
+                num_lost = await self._again(error, num_lost)
+
+    async def _again(self, error: Exception, num_lost: int) -> int:
+        """Wait before the next try, and count it; raises what trying again does not mend."""
+        if not isinstance(error, GONE) and not isinstance(cause_of(error), GONE):
+            raise error
+        self.on_lost()
+        wait_s = backoff_s(num_lost, first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
+        logger.warning("a replica was lost (%s); next try in %.1f s", type(error).__name__, wait_s)
+        await asyncio.sleep(wait_s)
+        return num_lost + 1
+
+    async def _call(self, method: str, *arguments: object, **options: object) -> Any:
+        response = getattr(self.handle, method).remote(*arguments, **options)
+        try:
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    async def _stream(self, method: str, *arguments: object) -> AsyncIterator[Any]:
+        response = getattr(self.handle.options(stream=True), method).remote(*arguments)
+        has_ended = False
+        try:
+            async for item in response:
+                yield item
+            has_ended = True
+        finally:
+            if not has_ended:
+                response.cancel()
+
+
+def _key(event: SolveEvent | Answered[Transcript]) -> tuple[object, ...]:
+    if isinstance(event, AttemptEvent):
+        return "attempt", event.round, event.role
+    if isinstance(event, RoundEvent):
+        return "round", event.round
+    return ("answer",)

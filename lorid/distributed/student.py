@@ -1,0 +1,252 @@
+"""StudentEngine, the replica: one engine, the triple that it serves, the questions in work.
+
+      question --> slots --> lease of the triple --> run_async(mutual_feedback) --> texts --> engine
+                     |                                                                |
+                     '-- single questions first, items of batches their share --------'
+
+Slots are shared twice (`lorid.distributed.sharing`): questions, so that what has begun also ends,
+and texts, so that a batch gives way between two texts and not only between two questions.
+Cancelling a call ends its texts in the engine.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from lorid.api import AttemptEvent, RoundEvent, SolveRequest
+from lorid.config import EndpointConfig
+from lorid.distributed.bodies import Answered, attempt_event, round_body
+from lorid.distributed.sharing import SharedSlots
+from lorid.distributed.sources import TripleSource
+from lorid.distributed.switching import LoadedTriple, TripleSwitch
+from lorid.engines.base import GenerationRequest, OnText, StudentTextEngine
+from lorid.method.drivers import run_async
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import (
+    Ask,
+    Round,
+    Sampled,
+    Transcript,
+    generation_seed,
+    mutual_feedback,
+)
+from lorid.method.roles import Role
+from lorid.method.waves import Waves
+
+EngineFactory = Callable[[EndpointConfig], StudentTextEngine]
+SolveEvent = AttemptEvent | RoundEvent
+Watch = Callable[[SolveEvent], None]
+Content = TypeVar("Content")
+
+
+class StudentEngine:
+    """What the ingress calls."""
+
+    def __init__(
+        self, config_json: str, factory: EngineFactory, source: TripleSource, follows: bool
+    ) -> None:
+        self.config = EndpointConfig.model_validate_json(config_json)
+        self.checker = AnswerChecker()
+        serving, engine = self.config.serving, self.config.engine
+        # A question has two texts in flight, or more in waves while the engine has room for them.
+        self.slots = SharedSlots(serving.max_concurrent_questions, batch_share=serving.batch_share)
+        self.texts = SharedSlots(engine.max_num_seqs, batch_share=serving.batch_share)
+        self.num_questions, self.num_texts = 0, 0
+        self.engine = factory(self.config)
+        poll_s = serving.alias_poll_s if follows else None
+        self.triples = TripleSwitch(self.engine, source, poll_s=poll_s)
+
+    async def solve(
+        self, request: SolveRequest, *, is_item: bool = False, watch: Watch | None = None
+    ) -> Answered[Transcript]:
+        """Answer one question by mutual feedback, all of its rounds by one triple."""
+
+        async def solve(triple: LoadedTriple) -> Transcript:
+            return await self._solve(request, triple=triple, is_item=is_item, watch=watch)
+
+        return await self._in_turn(solve, is_item=is_item)
+
+    async def solve_stream(
+        self, request: SolveRequest
+    ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
+        """Each text as it ends, each round as it is judged, and the answer."""
+        async for event in _as_they_come(lambda watch: self.solve(request, watch=watch)):
+            yield event
+
+    async def answer_alone(
+        self,
+        question: str,
+        role: str | None,
+        seed: int | None,
+        max_tokens: int | None = None,
+        *,
+        on_text: OnText | None = None,
+    ) -> Answered[Sampled]:
+        """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
+
+        async def answer(triple: LoadedTriple) -> Sampled:
+            chosen = triple.config.seed if seed is None else seed
+            write = _Writer(self, question, seed=chosen, triple=triple.address)
+            knowledge = None
+            if role == Role.DEEP_REASONER:
+                drawn = await write(Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=0))
+                knowledge = drawn.text
+            speaker = Role(role) if role else None
+            ask = Ask(role=speaker or Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge)
+            return await write(ask, is_base=speaker is None, max_tokens=max_tokens, on_text=on_text)
+
+        return await self._in_turn(answer, is_item=False)
+
+    async def answer_alone_stream(
+        self, question: str, role: str | None, seed: int | None, max_tokens: int | None = None
+    ) -> AsyncIterator[str | Answered[Sampled]]:
+        """The pieces of a text as they are written, then the whole."""
+
+        def answer(on_text: OnText) -> Awaitable[Answered[Sampled]]:
+            return self.answer_alone(question, role, seed, max_tokens, on_text=on_text)
+
+        async for piece in _as_they_come(answer):
+            yield piece
+
+    def load(self) -> float:
+        """How busy this replica is, from 0 to 1 and beyond: questions by slots, texts by batch."""
+        return max(
+            self.num_questions / self.config.serving.max_concurrent_questions,
+            self.num_texts / self.config.engine.max_num_seqs,
+        )
+
+    async def ready(self) -> dict[str, Any]:
+        """Load what is not loaded yet; returns `status`."""
+        await self.triples.start()
+        return self.triples.status()
+
+    async def status(self) -> dict[str, Any]:
+        """Which triple this replica serves, and why it does not serve another."""
+        return self.triples.status()
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        await self.engine.check()
+
+    async def _in_turn(
+        self, work: Callable[[LoadedTriple], Awaitable[Content]], *, is_item: bool
+    ) -> Answered[Content]:
+        self.num_questions += 1
+        came = time.monotonic()
+        try:
+            # The triple is chosen when the question's turn comes: none waits on an old one.
+            async with self.slots.take(is_item=is_item), self.triples.lease() as triple:
+                began = time.monotonic()
+                answer = await work(triple)
+                return Answered(
+                    triple=triple.address,
+                    answer=answer,
+                    waited_s=began - came,
+                    worked_s=time.monotonic() - began,
+                )
+        finally:
+            self.num_questions -= 1
+
+    async def _solve(
+        self, request: SolveRequest, *, triple: LoadedTriple, is_item: bool, watch: Watch | None
+    ) -> Transcript:
+        loop, config = asyncio.get_running_loop(), triple.config
+        chosen = config.seed if request.seed is None else request.seed
+        write = _Writer(self, request.question, seed=chosen, triple=triple.address, is_item=is_item)
+
+        def judged(index: int, one: Round) -> None:
+            # The generator is advanced in a thread.
+            if watch is not None:
+                event = RoundEvent(round=index + 1, body=round_body(one))
+                loop.call_soon_threadsafe(watch, event)
+
+        async def sample(ask: Ask) -> Sampled:
+            sampled = await write(ask)
+            if watch is not None:
+                watch(attempt_event(ask, sampled))
+            return sampled
+
+        generator = mutual_feedback(
+            request.question,
+            policy=config.feedback.policy(rule=request.rule, max_rounds=request.max_rounds),
+            checker=self.checker,
+            waves=Waves(max_rounds=config.feedback.max_wave_rounds, load=self.load),
+            watch=judged,
+        )
+        return await run_async(generator, sample=sample)
+
+
+class _Writer:
+    """Samples the texts of one question; `ask` seeds each: it is drawn alike whoever asks."""
+
+    def __init__(
+        self,
+        student: StudentEngine,
+        question: str,
+        *,
+        seed: int,
+        triple: str,
+        is_item: bool = False,
+    ) -> None:
+        self.student, self.question = student, question
+        self.seed, self.triple, self.is_item = seed, triple, is_item
+
+    async def __call__(
+        self,
+        ask: Ask,
+        *,
+        is_base: bool = False,
+        max_tokens: int | None = None,
+        on_text: OnText | None = None,
+    ) -> Sampled:
+        request = GenerationRequest(
+            question=self.question,
+            role=None if is_base else ask.role,
+            triple=self.triple,
+            knowledge=ask.knowledge,
+            seed=generation_seed(self.seed, question=self.question, ask=ask),
+            max_tokens=max_tokens,
+        )
+        async with self.student.texts.take(is_item=self.is_item):
+            self.student.num_texts += 1
+            try:
+                completion = await self.student.engine.generate(request, on_text=on_text)
+            finally:
+                self.student.num_texts -= 1
+        return Sampled(
+            text=completion.text,
+            truncated=completion.finish_reason == "length",
+            num_tokens=completion.num_tokens,
+            num_prompt_tokens=completion.num_prompt_tokens,
+        )
+
+
+Event = TypeVar("Event")
+Final = TypeVar("Final")
+
+
+async def _as_they_come(
+    work: Callable[[Callable[[Event], None]], Awaitable[Final]],
+) -> AsyncIterator[Event | Final]:
+    """What `work` tells the callback that it is given, as it does, then its result.
+
+    Leaving early cancels the work.
+    """
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def run() -> Final:
+        try:
+            return await work(events.put_nowait)
+        finally:
+            # After what other threads have told the loop before.
+            asyncio.get_running_loop().call_soon(events.put_nowait, None)
+
+    task = asyncio.create_task(run())
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        yield await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
