@@ -221,6 +221,20 @@ class GradeResponse(Body):
     summary: GradeSummary
 
 
+class Fact(Body):
+    """One row of a card; code in `value` is between backticks."""
+
+    name: str
+    value: str
+
+
+class TripleCard(Body):
+    """Answer of `GET /v1/triple`: what is known of the triple that is served."""
+
+    triple: str
+    facts: list[Fact]
+
+
 class ChatMessage(Body):
     """One message; the last one of the user is the question."""
 

@@ -3,7 +3,7 @@
 Derive your own in two lines with `model_copy`, or in a file with `preset: NAME` and changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lorid.config import (
@@ -71,17 +71,60 @@ def demo() -> RunConfig:
 
 def gsm8k_mistral() -> RunConfig:
     """The published GSM8K run on Mistral-7B-v0.1, with a local teacher on the cluster's GPUs."""
-    return RunConfig(
-        name="gsm8k-mistral",
-        data=DataConfig(source="hub", hub_id="openai/gsm8k", hub_config="main"),
-        student=ModelConfig(path="mistralai/Mistral-7B-v0.1", family="mistral"),
-        teacher=TeacherConfig(
-            model=ModelConfig(path="Qwen/Qwen2.5-Math-7B-Instruct", family="qwen")
-        ),
-    )
+    return _published_run("gsm8k-mistral", data=_GSM8K, student=_MISTRAL)
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"demo": demo, "gsm8k_mistral": gsm8k_mistral}
+def gsm8k_llama2() -> RunConfig:
+    """The published GSM8K run on Llama-2-7B."""
+    return _published_run("gsm8k-llama2", data=_GSM8K, student=_LLAMA2)
+
+
+def math_mistral() -> RunConfig:
+    """The published MATH run on Mistral-7B-v0.1."""
+    return _published_run("math-mistral", data=_MATH, student=_MISTRAL)
+
+
+def math_llama2() -> RunConfig:
+    """The published MATH run on Llama-2-7B."""
+    return _published_run("math-llama2", data=_MATH, student=_LLAMA2)
+
+
+_GSM8K = DataConfig(source="hub", hub_id="openai/gsm8k", hub_config="main")
+_MATH = DataConfig(source="hub", hub_id="DigitalLearningGmbH/MATH-lighteval", hub_config=None)
+_MISTRAL = ModelConfig(path="mistralai/Mistral-7B-v0.1", family="mistral")
+_LLAMA2 = ModelConfig(path="meta-llama/Llama-2-7b-hf", family="llama2")
+_TEACHER = TeacherConfig(model=ModelConfig(path="Qwen/Qwen2.5-Math-7B-Instruct", family="qwen"))
+
+
+def _published_run(name: str, *, data: DataConfig, student: ModelConfig) -> RunConfig:
+    """The paper's settings are the defaults of each section."""
+    return RunConfig(name=name, data=data, student=student, teacher=_TEACHER)
+
+
+PRESETS: Mapping[str, Callable[[], RunConfig]] = {
+    "demo": demo,
+    "gsm8k_mistral": gsm8k_mistral,
+    "gsm8k_llama2": gsm8k_llama2,
+    "math_mistral": math_mistral,
+    "math_llama2": math_llama2,
+}
+# The authors' adapters on the hub, without the role at the end of each name.
+PUBLISHED: Mapping[str, str] = {
+    "gsm8k_mistral": "LoRID-Math/GSM8K-Mistral-7B",
+    "gsm8k_llama2": "LoRID-Math/GSM8K-LLaMA-2-7B",
+    "math_mistral": "LoRID-Math/MATH-Mistral-7B",
+    "math_llama2": "LoRID-Math/MATH-LLaMA-2-7B",
+}
+
+
+def published_adapters(preset: str) -> dict[Role, str]:
+    """Hub ids of the adapters that the authors published for a preset; raises ConfigError."""
+    if preset not in PUBLISHED:
+        raise ConfigError(
+            f"no adapters are published for preset {preset!r}; there are some for "
+            f"{', '.join(PUBLISHED)}"
+        )
+    return {role: f"{PUBLISHED[preset]}-{role.short}" for role in Role}
 
 
 def preset_named(name: str) -> RunConfig:

@@ -98,7 +98,8 @@ def _front_matter(manifest: TripleManifest, *, license_id: str, tags: list[str])
     return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
 
 
-def _facts(manifest: TripleManifest) -> str:
+def facts_of(manifest: TripleManifest) -> list[tuple[str, str]]:
+    """What there is to know of a triple, as name and value; code is between backticks."""
     base = manifest.base
     rows = [
         ("base", f"`{base.name}`, identity `{base.identity}`"),
@@ -116,7 +117,11 @@ def _facts(manifest: TripleManifest) -> str:
         rows.append(("evaluation", f"{told}, by grader version {result.grader_version}"))
     else:
         rows.append(("evaluation", "none"))
-    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return rows
+
+
+def _facts(manifest: TripleManifest) -> str:
+    body = "\n".join(f"| {name} | {value} |" for name, value in facts_of(manifest))
     return f"| | |\n|---|---|\n{body}\n"
 
 

@@ -1,6 +1,8 @@
 """`lorid triple export` and `import`: a triple as a folder that needs nothing of ours, and back."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,11 +50,14 @@ def triple_export(
 
 @triple_app.command("import")
 def triple_import(
-    folders: Annotated[
-        list[str],
-        typer.Argument(help="an exported folder, or three adapters: IR=DIR KG=DIR DR=DIR"),
-    ],
     name: Annotated[str, typer.Option(help="name of the triple in the store")],
+    folders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="an exported folder, or three adapters, folders or hub ids: IR=.. KG=.. DR=..; "
+            "none for those that are published for the preset"
+        ),
+    ] = None,
     store: Store = DEFAULT_STORE,
     config: Annotated[
         Path | None, typer.Option(help="a config: how the adapters are used, without triple.json")
@@ -66,21 +71,30 @@ def triple_import(
 ) -> None:
     """Take a triple into a store: an exported folder, or three PEFT adapters and a config.
 
-    Folders that end in -IR, -KG and -DR, as the published ones do, need no IR=, KG=, DR=. Pickled
-    files and links are refused.
+    Names that end in -IR, -KG and -DR, as the published ones do, need no IR=, KG=, DR=. What is no
+    folder here is fetched from the hub (HF_TOKEN, HF_HOME). Pickled files and links are refused.
 
-    Example: lorid triple import GSM8K-Mistral-7B-IR GSM8K-Mistral-7B-KG GSM8K-Mistral-7B-DR
-    --name gsm8k-published --preset gsm8k_mistral
+    Example: lorid triple import --name gsm8k-published --preset gsm8k_mistral
     """
     from lorid.artifacts.hub import import_triple
     from lorid.artifacts.store import open_store
     from lorid.artifacts.triples import HUB_ID, read_manifest
+    from lorid.presets import published_adapters
 
     opened = open_store(store)
-    places = _places(folders)
+    if folders:
+        places = _places(folders)
+    elif preset is not None:
+        places = published_adapters(preset)
+    else:
+        raise DataError("name an exported folder or three adapters, or a --preset")
     settings = _settings(config, preset=preset, overrides=overrides or [])
-    model = _base_model(places, settings, base=base, family=family, revision=revision)
-    record = import_triple(opened, places, name=name, settings=settings, base=model)
+    with _on_this_machine(places) as here:
+        model = _base_model(here, settings, base=base, family=family, revision=revision)
+        if model is None and settings is not None and not folders:
+            # The published adapters name paths of their makers; the preset knows the base.
+            model = settings.student
+        record = import_triple(opened, here, name=name, settings=settings, base=model)
     used = read_manifest(opened, record).base.name
     if not Path(used).is_dir() and not HUB_ID.fullmatch(used):
         typer.echo(f"note: the base {used} is not on this machine; --base names another", err=True)
@@ -90,12 +104,30 @@ def triple_import(
     typer.echo(record.address)
 
 
-def _places(folders: list[str]) -> "dict[Role, Path] | Path":
+@contextmanager
+def _on_this_machine(places: "dict[Role, str] | Path") -> "Iterator[dict[Role, Path] | Path]":
+    """The folders; three hub ids are fetched."""
+    from lorid.artifacts.hub_adapters import adapters_from_hub
+    from lorid.artifacts.triples import HUB_ID
+
+    if isinstance(places, Path):
+        yield places
+        return
+    from_hub = {
+        role: place
+        for role, place in places.items()
+        if not Path(place).exists() and "/" in place and HUB_ID.fullmatch(place)
+    }
+    with adapters_from_hub(from_hub) as fetched:
+        yield {role: fetched.get(role, Path(place)) for role, place in places.items()}
+
+
+def _places(folders: list[str]) -> "dict[Role, str] | Path":
     from lorid.method.roles import Role
 
     if len(folders) == 1 and "=" not in folders[0]:
         return Path(folders[0])
-    places: dict[Role, Path] = {}
+    places: dict[Role, str] = {}
     for text in folders:
         label, equals, path = text.partition("=")
         label, path = (label, path) if equals else (Path(text).name, text)
@@ -104,7 +136,7 @@ def _places(folders: list[str]) -> "dict[Role, Path] | Path":
         ]
         if len(roles) != 1 or roles[0] in places:
             raise DataError(f"{text}: which role is it? write IR=DIR, KG=DIR and DR=DIR, each once")
-        places[roles[0]] = Path(path)
+        places[roles[0]] = path
     if len(places) != len(Role):
         missing = ", ".join(role.short for role in Role if role not in places)
         raise DataError(f"no folder is given for {missing}; a triple has three")

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ray.exceptions import ActorUnavailableError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from lorid.api import AttemptEvent, RoundEvent, SolveRequest
+from lorid.api import AttemptEvent, RoundEvent, SolveRequest, TripleCard
 from lorid.artifacts.retries import backoff_s
 from lorid.distributed.bodies import Answered, Unavailable, cause_of
 from lorid.distributed.student import SolveEvent
@@ -102,6 +102,10 @@ class Student:
     async def status(self) -> dict[str, Any]:
         """Which triple one replica serves."""
         return await self._call("status")
+
+    async def card(self) -> TripleCard:
+        """What is known of the triple that one replica serves."""
+        return await self._call("card")
 
     async def _through(self, call: Callable[[], Awaitable[Result]]) -> Result:
         num_lost = 0

@@ -28,10 +28,13 @@ from lorid.distributed.access import Tokens
 from lorid.distributed.admission import Admission, Kind, Refused
 from lorid.distributed.bodies import sendable
 from lorid.distributed.metrics import Metrics
+from lorid.distributed.page import FOLDER
 from lorid.serving import ServingConfig
 
 # Anybody may see these: they say nothing about questions, answers or users.
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+# The page's own files, the same for everybody.
+OPEN_FOLDER = f"{FOLDER}/"
 KINDS: Mapping[str, Kind] = {
     "/v1/solve": "question",
     "/v1/chat/completions": "question",
@@ -150,7 +153,8 @@ class Edge:
             )
             await response(scope, receive, send)
 
-        if not facts.is_known and facts.route not in OPEN_PATHS:
+        is_open = facts.route in OPEN_PATHS or facts.route.startswith(OPEN_FOLDER)
+        if not facts.is_known and not is_open:
             message = "send `Authorization: Bearer TOKEN` with a token of this endpoint"
             await refuse(401, "unauthorized", message)
             return

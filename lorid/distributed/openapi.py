@@ -14,6 +14,7 @@ from lorid.api import (
     ChatRequest,
     ErrorBody,
     ErrorDetail,
+    Fact,
     GradeCounts,
     GradeRequest,
     GradeResponse,
@@ -23,6 +24,7 @@ from lorid.api import (
     RoundEvent,
     SolveRequest,
     SolveResponse,
+    TripleCard,
     Usage,
 )
 from lorid.distributed.bodies import Answered
@@ -263,4 +265,20 @@ METRICS = _plain(
     'lorid_questions_total{outcome="agreed"} 12.0\n',
     401,
 )
-ROOT = _plain("Where to go", "names the schema", {"name": "lorid", "schema": "/openapi.json"})
+CARD: dict[str, Any] = {
+    "summary": "The card of the triple that is served",
+    "response_model": TripleCard,
+    "responses": {
+        200: {
+            "description": "what is known of it; code is between backticks",
+            "content": {
+                "application/json": {
+                    "example": TripleCard(
+                        triple=TRIPLE, facts=[Fact(name="rule", value="`paper`, at most 20 rounds")]
+                    ).model_dump()
+                }
+            },
+        },
+        **_errors(401, 500, 503),
+    },
+}

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lorid.artifacts.aliases import current_entry, history, standing_targets
+from lorid.artifacts.cards import facts_of
 from lorid.artifacts.copies import Copy, fetch_once
 from lorid.artifacts.records import load_record
 from lorid.artifacts.store import open_store
-from lorid.artifacts.triples import BaseIdentity, read_manifest, role_folders
+from lorid.artifacts.triples import BaseIdentity, evaluation_of, read_manifest, role_folders
 from lorid.config import EndpointConfig, change_endpoint
 from lorid.errors import AdapterMismatch, ConfigError
 from lorid.method.roles import Role
@@ -40,6 +41,8 @@ class Wanted:
 class TripleFiles:
     """A triple on this node: its adapters, and its own defaults under the endpoint's overrides.
 
+    `facts` are what its card says.
+
     As long as it lives, the node's copy stays: the engine may read an adapter again.
     """
 
@@ -47,6 +50,7 @@ class TripleFiles:
     folders: Mapping[Role, Path]
     config: EndpointConfig
     copy: Copy | None = None
+    facts: Sequence[tuple[str, str]] = ()
 
 
 class TripleSource(Protocol):
@@ -124,8 +128,13 @@ class StoredTriple:
         config = change_endpoint(
             manifest.endpoint(store=self.store.uri), self.overrides, source=address
         )
+        evaluation = evaluation_of(self.store, record)
         return TripleFiles(
-            address=address, folders=role_folders(copy.folder), config=config, copy=copy
+            address=address,
+            folders=role_folders(copy.folder),
+            config=config,
+            copy=copy,
+            facts=facts_of(manifest.model_copy(update={"evaluation": evaluation})),
         )
 
 

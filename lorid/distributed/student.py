@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from lorid.api import AttemptEvent, RoundEvent, SolveRequest
+from lorid.api import AttemptEvent, Fact, RoundEvent, SolveRequest, TripleCard
 from lorid.config import EndpointConfig
 from lorid.distributed.bodies import Answered, attempt_event, round_body
 from lorid.distributed.sharing import SharedSlots
@@ -132,6 +132,23 @@ class StudentEngine:
             "num_questions": self.num_questions,
             "num_texts": self.num_texts,
         }
+
+    async def card(self) -> TripleCard:
+        """What is known of the triple that new questions get, and how they are answered."""
+        triple = await self.triples.start()
+        sampling, feedback = triple.config.sampling, triple.config.feedback
+        facts = [
+            *triple.files.facts,
+            ("rule", f"`{feedback.rule}`, at most {feedback.max_rounds} rounds"),
+            (
+                "sampling",
+                f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, "
+                f"top_k {sampling.top_k}, at most {sampling.max_new_tokens} new tokens",
+            ),
+        ]
+        return TripleCard(
+            triple=triple.address, facts=[Fact(name=name, value=value) for name, value in facts]
+        )
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""

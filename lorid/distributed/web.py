@@ -29,12 +29,14 @@ from lorid.api import (
     RoundEvent,
     SolveRequest,
     SolveResponse,
+    TripleCard,
 )
 from lorid.distributed import openapi
 from lorid.distributed.bodies import Answered, cause_of, explained, failure_of, solve_body
 from lorid.distributed.edge import Edge, error_response, facts_of
 from lorid.distributed.endpoint import Endpoint, make_endpoint
 from lorid.distributed.metrics import CONTENT_TYPE
+from lorid.distributed.page import add_page
 from lorid.distributed.streaming import (
     DEADLINE,
     NDJSON,
@@ -93,7 +95,8 @@ def make_routes(endpoint: Endpoint) -> FastAPI:
     add("/healthz", routes.healthz, **get, **openapi.HEALTH)
     add("/readyz", routes.readyz, **get, **openapi.READY)
     add("/metrics", routes.metrics, **get, **openapi.METRICS)
-    add("/", routes.root, **get, **openapi.ROOT)
+    add("/v1/triple", routes.card, **get, **openapi.CARD)
+    add_page(web)
     web.add_exception_handler(RequestValidationError, bad_body)
     web.add_exception_handler(HTTPException, refused)
     web.add_exception_handler(Exception, failed)
@@ -237,9 +240,9 @@ class Routes:
         text = await asyncio.to_thread(self.metrics_of.text)
         return Response(text, media_type=CONTENT_TYPE)
 
-    async def root(self) -> dict[str, str]:
-        """Where to go."""
-        return {"name": "lorid", "schema": "/openapi.json"}
+    async def card(self) -> TripleCard:
+        """What is known of the triple that is served."""
+        return await self.student.card()
 
     def _take_question(self, question: str, request: Request) -> None:
         if self.endpoint.serving.log_questions:

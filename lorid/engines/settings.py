@@ -54,7 +54,10 @@ def engine_arguments(
     if config.num_gpus:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     else:
-        arguments["distributed_executor_backend"] = "uni"
+        # More than one worker cannot share this process; asked to, vLLM waits for ever.
+        arguments["distributed_executor_backend"] = (
+            "uni" if config.tensor_parallel_size == 1 else "mp"
+        )
         # Compiling costs the teacher 15 s of start-up and gains nothing at this size.
         arguments["enforce_eager"] = True
         # A seeded request whose prompt is split over two steps ends the engine on the CPU
