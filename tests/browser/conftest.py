@@ -16,7 +16,8 @@ from scripting import NoStore, Prepared, small_config
 from starlette.types import ASGIApp
 
 from lorid.distributed.deployments import student_app
-from lorid.distributed.ingress import make_endpoint
+from lorid.distributed.access import tokens_for
+from lorid.distributed.endpoint import make_endpoint
 from lorid.distributed.web import make_web
 from lorid.engines.scripted import ScriptedEngine
 
@@ -25,7 +26,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EXPECTED = "Failed to load resource: the server responded with a status of"
 
 
-@pytest.fixture(scope="session")
+# Not longer: until it ends, asyncio.run is refused in this thread, which other tests need.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser for all tests; each page has a context of its own."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -72,7 +74,8 @@ def endpoint_at(listening) -> Callable[..., str]:
             student_app(config, source=NoStore(config), factory=Prepared(engine)),
             _local_testing_mode=True,
         )
-        return listening(make_web(make_endpoint(student, changed, host="127.0.0.1")))
+        tokens = tokens_for("127.0.0.1", changed.tokens_file)
+        return listening(make_web(make_endpoint(student, changed, tokens=tokens)))
 
     return start
 

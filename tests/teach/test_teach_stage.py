@@ -46,13 +46,17 @@ def logs_of_the_cluster() -> Path:
     return Path(worker._global_node.get_logs_dir_path())
 
 
-def metrics_of_the_cluster(prefix: str) -> dict[str, float]:
-    """What this node's Ray shows to Prometheus, by name; values of several tags are added up."""
+def metrics_of_the_cluster(prefix: str, *, run: str) -> dict[str, float]:
+    """What this node's Ray shows to Prometheus of a run, by name.
+
+    Ray goes on showing the last values of processes that have ended, so those of other runs of
+    this cluster are there too.
+    """
     (node,) = ray.nodes()
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     found: Counter[str] = Counter()
     for line in httpx.get(url, trust_env=False, timeout=10).text.splitlines():
-        if line.startswith(prefix):
+        if line.startswith(prefix) and f'run="{run}"' in line:
             name, _, value = line.rpartition(" ")
             found[name.partition("{")[0].removeprefix(prefix)] += float(value)
     return dict(found)
@@ -136,12 +140,13 @@ def test_ray_s_metrics_show_the_stage_while_it_runs(server, tmp_path):
 
     def watch() -> None:
         while not over.wait(0.2):
-            seen.append(metrics_of_the_cluster("ray_lorid_teacher_"))
+            seen.append(metrics_of_the_cluster("ray_lorid_teacher_", run="watched"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        record = run(config_of(tmp_path, api=api_of(server)))
+        config = config_of(tmp_path, api=api_of(server))
+        record = run(config.model_copy(update={"name": "watched"}))
     finally:
         over.set()
         watcher.join()
