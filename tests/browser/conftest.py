@@ -15,8 +15,8 @@ from ray import serve
 from scripting import NoStore, Prepared, small_config
 from starlette.types import ASGIApp
 
-from lorid.distributed.deployments import student_app
 from lorid.distributed.access import tokens_for
+from lorid.distributed.deployments import student_app
 from lorid.distributed.endpoint import make_endpoint
 from lorid.distributed.web import make_web
 from lorid.engines.scripted import ScriptedEngine
