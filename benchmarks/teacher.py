@@ -37,7 +37,6 @@ from model_answers import question_id, rules_for
 from teach_runs import Job, knowledge_records, ledger_of, outcomes, prepare, write_config
 
 from lorid.artifacts.store import open_store
-from lorid.errors import one_line
 from lorid.method.knowledge import parse_knowledge, teacher_prompt
 from lorid.method.problems import Problem, read_problems
 from lorid.teacher.ledger import Ledger, Stored
@@ -122,7 +121,7 @@ def run_peer(
     def work() -> dict[str, list[str]]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PeerGaveUp(one_line(done.stderr[-300:], max_chars=300))
+            raise PeerGaveUp(done.stderr.strip().rpartition("\n")[2][:300])
         texts = [json.loads(line) for line in out.read_text().splitlines()]
         assert {text["id"] for text in texts} == set(by_id)
         return {
