@@ -4,6 +4,7 @@ with vllm_server(folder) as url: ...
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,12 +45,15 @@ def vllm_server(folder: Path) -> Iterator[str]:
         "--host", "127.0.0.1", "--port", str(port), *OPTIONS,
     ]  # fmt: skip
     with (folder / "vllm.log").open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env=os.environ | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", process, log=folder / "vllm.log")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        process.kill()
+        # The whole group: the engine's process outlives a server that is only killed.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
