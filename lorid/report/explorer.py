@@ -20,16 +20,21 @@ from lorid.report.analysis import Analysis, Case
 from lorid.report.buckets import BUCKETS
 
 QUESTIONS_A_PAGE = 40
-MAX_BYTES = 4_300_000
+SPARE_ROUNDS = (8, 4, 2, 1, 0)
+MAX_BYTES = 4_600_000
 """Of all blocks together: with scripts and plots a report then stays below 5 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """The blocks by name, and the number of rounds whose texts were left out."""
+    """The blocks by name, and the number of rounds whose texts were left out.
+
+    `has_spare`: whether there are still rounds in it that decided nothing.
+    """
 
     blocks: Mapping[str, str]
     num_left_out: int
+    has_spare: bool
 
     @property
     def num_bytes(self) -> int:
@@ -38,19 +43,28 @@ class Packed:
 
 
 def pack(analysis: Analysis, *, max_bytes: int = MAX_BYTES) -> Packed:
-    """All of it if it fits, else without the texts of rounds that decided nothing."""
-    whole = _packed(analysis.cases, with_spare_rounds=True)
-    if whole.num_bytes <= max_bytes:
-        return whole
-    return _packed(analysis.cases, with_spare_rounds=False)
+    """All of it if it fits, else with fewer rounds that decided nothing, at last with none."""
+    packed = _packed(analysis.cases, num_spare=None)
+    for num_spare in SPARE_ROUNDS:
+        if packed.num_bytes <= max_bytes or not packed.has_spare:
+            break
+        packed = _packed(analysis.cases, num_spare=num_spare)
+    return packed
 
 
-def _packed(cases: Sequence[Case], *, with_spare_rounds: bool) -> Packed:
-    details = [_detail(case, with_spare_rounds=with_spare_rounds) for case in cases]
+def _packed(cases: Sequence[Case], *, num_spare: int | None) -> Packed:
+    details = [_detail(case, num_spare=num_spare) for case in cases]
     blocks = {"index": _block([_entry(case) for case in cases])}
     for number, start in enumerate(range(0, len(cases), QUESTIONS_A_PAGE)):
         blocks[f"page-{number}"] = _block(details[start : start + QUESTIONS_A_PAGE])
-    return Packed(blocks=blocks, num_left_out=sum(one["left_out"] for one in details))
+    return Packed(
+        blocks=blocks,
+        num_left_out=sum(one["left_out"] for one in details),
+        has_spare=any(
+            len(one["rounds"]) > case.score.num_rounds
+            for case, one in zip(cases, details, strict=True)
+        ),
+    )
 
 
 def _block(value: object) -> str:
@@ -75,11 +89,11 @@ def _entry(case: Case) -> dict[str, Any]:
     }
 
 
-def _detail(case: Case, *, with_spare_rounds: bool) -> dict[str, Any]:
-    """One question, whole: its verdict and every round that was drawn."""
+def _detail(case: Case, *, num_spare: int | None) -> dict[str, Any]:
+    """One question: its verdict and its rounds, with all or so many after the decision."""
     item, scored = case.attempts, case.score
     drawn = max(len(item.intuitive), len(item.knowledge), len(item.deep))
-    shown = drawn if with_spare_rounds else min(drawn, scored.num_rounds)
+    shown = drawn if num_spare is None else min(drawn, scored.num_rounds + num_spare)
     answer_class = _class_of(case)
     return {
         "confidence": scored.confidence,

@@ -154,7 +154,7 @@ def gate(analysis: Analysis) -> Figure:
     The teacher's are counted where knowledge was made, also where a later answer was taken; the
     student's are all texts logged.
     """
-    caught = analysis.data.knowledge_details.get("caught") or {}
+    caught = dict[str, int](analysis.data.knowledge_details.get("caught") or {})
     student = Counter(name for case in analysis.cases for names in case.faults for name in names)
     names = sorted({*caught, *student}, key=lambda name: (-student[name], name))
     rows = [(name, caught.get(name, 0), student[name]) for name in names]

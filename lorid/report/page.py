@@ -61,7 +61,6 @@ def render(analysis: Analysis, figures: Sequence[Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
     packed = pack(analysis)
     script, style = _bundled(SCRIPTS), _bundled(STYLES)
     data = analysis.data
@@ -80,6 +79,7 @@ def render(analysis: Analysis, figures: Sequence[Figure]) -> str:
         buckets=BUCKETS,
         counts=Counter(name for case in analysis.cases for name in case.buckets),
         brier=_brier(analysis),
+        percent=percent,
         reference_generations=REFERENCE_GENERATIONS,
     )
 
@@ -139,4 +139,6 @@ def _shown(figure: Figure) -> Shown:
 def _cell(cell: Cell) -> str:
     if cell is None:
         return NONE
-    return f"{cell:.4g}" if isinstance(cell, float) and abs(cell) < 1000 else f"{cell}"
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else f"{cell}"

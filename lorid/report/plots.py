@@ -49,8 +49,8 @@ def _accuracy_over_n(figure: Figure) -> str:
         x=Axis(label="N: rounds at most", low=1, high=max(2, *_numbers(figure, "max_rounds"))),
         y=_shares("share of questions", low),
         series=[
-            Series(name="accuracy (band: 95%, Wilson)", points=accuracy, look=0, band=band),
-            Series(name="coverage: agreed", points=coverage, look=1),
+            Series(name="accuracy, 95% band", points=accuracy, look=0, band=band),
+            Series(name="coverage", points=coverage, look=1),
         ],
     )
 
@@ -63,14 +63,14 @@ def _shares(label: str, low: float) -> Axis:
 def _accuracy_over_generations(figure: Figure) -> str:
     rules = list(dict.fromkeys(str(cell) for cell in figure.column("rule")))
     spent = _numbers(figure, "mean_generations")
-    low, high = max(0.5, min(spent)), max(2.0, *spent)
+    low, high = 0.9 * min(spent, default=1.0), 1.1 * max(2.0, *spent)
     return line_chart(
         "Accuracy over the mean generations a question, for every rule",
         x=Axis(label="generations a question", low=low, high=high, is_log=True),
         y=_shares("accuracy", min(_numbers(figure, "accuracy"))),
         series=[
             Series(
-                name=f"{rule} (sees the label)" if rule == ORACLE else rule,
+                name=f"{rule} (sees label)" if rule == ORACLE else rule,
                 points=_pairs(figure, "mean_generations", "accuracy", of=rule),
                 look=look,
             )

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 480, 330
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 50
-LEGEND_ROW = 18
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 16, 50
+LEGEND_ROW, LEGEND_LEFT = 18, 16
 INK, SOFT, GRID = "#1d2430", "#5b6472", "#dcdad3"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#222222", "#cc79a7", "#b07d00", "#56b4e9")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "", "5 5", "1 4")
@@ -112,7 +112,7 @@ def bar_chart(title: str, *, x_label: str, y_label: str, bars: Bars) -> str:
                     f'width="{width * 0.8:.1f}" height="{height:.1f}" fill="{FILLS[kind]}" '
                     f'stroke="{INK}" stroke-width=".6"/>'
                 )
-        if len(bars.labels) <= 24:
+        if below and len(bars.labels) <= 24:
             body.append(_text(f"{below:.10g}", x=middle, y=_y(y, below) - 4))
         if index % stride == 0:
             body.append(_text(label, x=middle, y=HEIGHT - BOTTOM + 16))
@@ -260,7 +260,7 @@ def _document(
 
 def _legend(legend: Sequence[tuple[str, int]], *, top: float, are_bars: bool) -> Iterator[str]:
     for index, (name, look) in enumerate(legend):
-        x = LEFT + (index % 2) * (WIDTH - LEFT) / 2
+        x = LEGEND_LEFT + (index % 2) * (WIDTH - LEGEND_LEFT) / 2
         y = top + 8 + LEGEND_ROW * (index // 2)
         if are_bars:
             yield (

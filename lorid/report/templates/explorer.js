@@ -7,7 +7,7 @@ import { mathematics } from "./mathematics.js";
 import { plain, unpacked } from "./packed.js";
 import { answerNodes, questionView, standing, tag } from "./question.js";
 
-const LINES = 25;
+const LINES = 15;
 const LISTED_CHARS = 220;
 const facts = plain("facts");
 let entries = [];
