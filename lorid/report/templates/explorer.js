@@ -19,9 +19,9 @@ async function start() {
     entries = await unpacked("index");
   } catch (error) {
     byId("broken").textContent = `The questions cannot be unpacked here: ${error.message}. A browser from 2023 or later can.`;
-    byId("broken").hidden = false;
     return;
   }
+  byId("broken").hidden = true;
   byId("explorer-body").hidden = false;
   byId("filters").addEventListener("input", filter);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
