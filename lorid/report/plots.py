@@ -46,7 +46,12 @@ def _accuracy_over_n(figure: Figure) -> str:
     low = min(value for _, value in [*accuracy, *coverage, *((at, low) for at, low, _ in band)])
     return line_chart(
         "Accuracy and coverage over the bound N on the rounds",
-        x=Axis(label="N: rounds at most", low=1, high=max(2, *_numbers(figure, "max_rounds"))),
+        x=Axis(
+            label="N: rounds at most",
+            low=1,
+            high=max(2, *_numbers(figure, "max_rounds")),
+            is_whole=True,
+        ),
         y=_shares("share of questions", low),
         series=[
             Series(name="accuracy, 95% band", points=accuracy, look=0, band=band),
@@ -136,7 +141,7 @@ def _loss(figure: Figure) -> str:
     ]
     return line_chart(
         "Training loss of the three roles",
-        x=Axis(label="optimizer step", low=0, high=max(_numbers(figure, "step"))),
+        x=Axis(label="optimizer step", low=0, high=max(_numbers(figure, "step")), is_whole=True),
         y=Axis(label="loss, nats a token", low=0, high=min(MAX_SHOWN_LOSS, top * 1.05 or 1)),
         series=lines,
     )

@@ -25,13 +25,14 @@ MAX_MARKERS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A scale from `low` to `high`; on a logarithmic one both are above 0."""
+    """A scale from `low` to `high`, both above 0 on a logarithmic one; `is_whole` counts things."""
 
     label: str
     low: float
     high: float
     is_log: bool = False
     is_share: bool = False
+    is_whole: bool = False
 
     def share_of(self, value: float) -> float:
         """Where a value lies, 0 to 1; beyond the ends it is held there."""
@@ -45,7 +46,7 @@ class Axis:
         if self.is_log:
             found = [b * 10.0**e for e in range(-3, 7) for b in (1, 2, 5)]
             return [value for value in found if self.low <= value <= self.high * 1.0001]
-        step = _step((self.high - self.low) / 5)
+        step = max(_step((self.high - self.low) / 5), 1.0 if self.is_whole else 0.0)
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -95,7 +96,7 @@ def line_chart(
 def bar_chart(title: str, *, x_label: str, y_label: str, bars: Bars) -> str:
     """Standing stacks, one a label, with their sum on top."""
     most = max((sum(stack) for stack in bars.values), default=1) or 1
-    y = Axis(label=y_label, low=0, high=most * 1.08)
+    y = Axis(label=y_label, low=0, high=most * 1.08, is_whole=True)
     x = Axis(label=x_label, low=0, high=max(1, len(bars.labels)))
     width = (WIDTH - LEFT - RIGHT) / max(1, len(bars.labels))
     # Labels of neighbours must not touch: a digit is about seven wide.

@@ -148,6 +148,7 @@ def test_paper_gets_plots_tables_and_the_open_question(open_page, report_url, lo
     look(page, "report-print")
     for shown in ("#methods table", "#figure-rounds svg", "#figure-loss svg", "#question .round"):
         expect(page.locator(shown).first).to_be_visible()
+    expect(page.get_by_role("row", name="agreed but wrong 1 the rule")).to_be_visible()
     for hidden in (".contents", "#back", "#filters"):
         expect(page.locator(hidden)).to_be_hidden()
     # Dark ink, whatever the screen's colours are.
