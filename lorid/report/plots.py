@@ -67,8 +67,9 @@ def _shares(label: str, low: float) -> Axis:
 
 def _accuracy_over_generations(figure: Figure) -> str:
     rules = list(dict.fromkeys(str(cell) for cell in figure.column("rule")))
-    spent = _numbers(figure, "mean_generations")
-    low, high = 0.9 * min(spent, default=1.0), 1.1 * max(2.0, *spent)
+    # Where nothing was drawn nothing was spent, which no logarithm shows.
+    spent = [number for number in _numbers(figure, "mean_generations") if number > 0]
+    low, high = 0.9 * min(spent, default=1.0), 1.1 * max([2.0, *spent])
     return line_chart(
         "Accuracy over the mean generations a question, for every rule",
         x=Axis(label="generations a question", low=low, high=high, is_log=True),

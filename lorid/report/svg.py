@@ -80,6 +80,7 @@ def line_chart(
     title: str, *, x: Axis, y: Axis, series: Sequence[Series], has_diagonal: bool = False
 ) -> str:
     """Lines over two axes, with a legend below where there is more than one."""
+    series = [one for one in series if one.points]
     body = [*_axes(x, y)]
     if has_diagonal:
         body.append(

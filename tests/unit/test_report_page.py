@@ -5,11 +5,14 @@ import gzip
 import hashlib
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 from report_rows import long_rows, report_data, row
 
+from lorid.method.roles import Role
 from lorid.report.analysis import analyse
+from lorid.report.data import LossPoint, StageCost
 from lorid.report.explorer import pack
 from lorid.report.files import write_report
 from lorid.report.page import inert_json
@@ -94,6 +97,40 @@ def test_rounds_after_the_decision_go_first_where_there_is_no_room():
     for detail, case in zip(unpacked(least.blocks["page-0"]), analysis.cases, strict=True):
         assert len(detail["rounds"]) == case.score.num_rounds
         assert detail["left_out"] == 20 - case.score.num_rounds
+
+
+@pytest.mark.parametrize(
+    ("one", "missing"),
+    [
+        (row("no label", [1, 2], [2, 3], gold=None), {"calibration", "accuracy-over-generations"}),
+        (row("never drawn", [], []), {"calibration", "knowledge", "gate"}),
+        (row("one side", [7], []), {"knowledge", "gate"}),
+    ],
+)
+def test_what_there_are_no_numbers_for_is_not_shown(tmp_path, one, missing):
+    analysis = analyse(report_data([one]))
+    write_report(analysis, tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in missing:
+        assert f'id="figure-{name}"' not in html
+        assert not (tmp_path / "report-figures" / f"{name}.csv").exists()
+    assert 'id="figure-accuracy-over-n"' in html
+    (detail,) = unpacked(pack(analysis).blocks["page-0"])
+    assert len(detail["rounds"]) == max(len(one["intuitive"]), len(one["deep"]))
+
+
+def test_a_chart_with_one_step_or_one_loss_can_be_drawn(tmp_path):
+    point = LossPoint(step=1, loss=0.0, learning_rate=0.0, tokens_per_s=0.0, validation_loss=0.5)
+    data = report_data(
+        [row("a", [7], [7])],
+        max_rounds=1,
+        loss_curves={Role.DEEP_REASONER: [point]},
+        stages=[StageCost(stage="knowledge", seconds=0.0)],
+    )
+    write_report(analyse(data), tmp_path)
+    for path in (tmp_path / "report-figures").glob("*.svg"):
+        assert not {"nan", "inf"} & set(re.findall(r"[a-z]+", path.read_text()))
+        ElementTree.parse(path)
 
 
 def test_1319_questions_with_20_rounds_take_less_than_5_megabytes(tmp_path):
