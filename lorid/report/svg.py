@@ -91,7 +91,7 @@ def line_chart(
         body += _band(one, x, y)
     for one in series:
         body += _line(one, x, y)
-    return _document(title, body, legend=[(one.name, one.look) for one in series])
+    return _document(title, body, legend=[(one.name, one.look, one.has_markers) for one in series])
 
 
 def bar_chart(title: str, *, x_label: str, y_label: str, bars: Bars) -> str:
@@ -119,13 +119,15 @@ def bar_chart(title: str, *, x_label: str, y_label: str, bars: Bars) -> str:
         if index % stride == 0:
             body.append(_text(label, x=middle, y=HEIGHT - BOTTOM + 16))
     names = bars.names if len(bars.names) > 1 else ()
-    return _document(title, body, legend=[(n, k) for k, n in enumerate(names)], are_bars=True)
+    return _document(
+        title, body, legend=[(n, k, False) for k, n in enumerate(names)], are_bars=True
+    )
 
 
 def lying_bars(title: str, *, x_label: str, bars: Bars) -> str:
     """Bars that lie, for labels that are words; groups of `names` a label."""
     most = max((value for group in bars.values for value in group), default=1) or 1
-    left, thick, gap = 170, 13, 9
+    left, thick, gap = 204, 13, 9
     step = thick * max(1, len(bars.names)) + gap
     bottom = TOP + step * len(bars.labels)
     scale = (WIDTH - left - 56) / most
@@ -148,7 +150,7 @@ def lying_bars(title: str, *, x_label: str, bars: Bars) -> str:
     )
     body.append(_text(x_label, x=(left + WIDTH) / 2, y=bottom + 14, is_strong=True))
     names = bars.names if len(bars.names) > 1 else ()
-    legend = [(name, kind) for kind, name in enumerate(names)]
+    legend = [(name, kind, False) for kind, name in enumerate(names)]
     return _document(title, body, legend=legend, are_bars=True, height=bottom + 22)
 
 
@@ -247,7 +249,7 @@ def _document(
     title: str,
     body: Sequence[str],
     *,
-    legend: Sequence[tuple[str, int]],
+    legend: Sequence[tuple[str, int, bool]],
     are_bars: bool = False,
     height: float = HEIGHT,
 ) -> str:
@@ -260,8 +262,10 @@ def _document(
     )
 
 
-def _legend(legend: Sequence[tuple[str, int]], *, top: float, are_bars: bool) -> Iterator[str]:
-    for index, (name, look) in enumerate(legend):
+def _legend(
+    legend: Sequence[tuple[str, int, bool]], *, top: float, are_bars: bool
+) -> Iterator[str]:
+    for index, (name, look, has_marker) in enumerate(legend):
         x = LEGEND_LEFT + (index % 2) * (WIDTH - LEGEND_LEFT) / 2
         y = top + 8 + LEGEND_ROW * (index // 2)
         if are_bars:
@@ -271,5 +275,6 @@ def _legend(legend: Sequence[tuple[str, int]], *, top: float, are_bars: bool) ->
             )
         else:
             yield _polyline([(x, y), (x + 26, y)], look)
-            yield _marker(x + 13, y, look=look, size=3.4)
+            if has_marker:
+                yield _marker(x + 13, y, look=look, size=3.4)
         yield _text(name, x=x + 32, y=y + 4, anchor="start", is_strong=True)

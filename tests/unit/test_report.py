@@ -249,6 +249,23 @@ def test_a_line_is_drawn_where_the_numbers_are(analysis):
         assert down == pytest.approx(first + scale * (accuracy - accuracies[0]), abs=0.11)
 
 
+def test_bars_are_as_high_as_their_counts(analysis):
+    found = figure(analysis, figures.ROUNDS)
+    bars = re.findall(
+        r'<rect class="f(\d)" x="([\d.]+)" y="[\d.]+" width="([\d.]+)" height="([\d.]+)"',
+        draw(found),
+    )
+    heights = {}
+    for kind, left, width, height in bars:
+        if width != "26":  # those of the legend
+            heights.setdefault(float(left), {})[int(kind)] = float(height)
+    shown = [heights[left] for left in sorted(heights)]
+    scale = max(max(one.values()) for one in shown) / max(max(row[1:3]) for row in found.rows)
+    for one, (_, *counts) in zip(shown, found.rows, strict=True):
+        for kind, count in enumerate(counts[:2]):
+            assert one.get(kind, 0.0) == pytest.approx(scale * count, abs=0.2)
+
+
 def losses():
     return [
         LossPoint(step=step, loss=2 / step, learning_rate=1e-3, tokens_per_s=100, num_tokens=50)

@@ -126,6 +126,7 @@ def test_a_chart_with_one_step_or_one_loss_can_be_drawn(tmp_path):
         max_rounds=1,
         loss_curves={Role.DEEP_REASONER: [point]},
         stages=[StageCost(stage="knowledge", seconds=0.0)],
+        knowledge_details={"caught": {"<b>&": 1}},
     )
     write_report(analyse(data), tmp_path)
     for path in (tmp_path / "report-figures").glob("*.svg"):
