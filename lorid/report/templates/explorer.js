@@ -18,7 +18,7 @@ async function start() {
   try {
     entries = await unpacked("index");
   } catch (error) {
-    byId("broken").textContent = `The questions cannot be unpacked here: ${error.message}. A browser from 2023 or later can.`;
+    byId("broken").textContent = `The questions cannot be unpacked here: ${error.message}. A browser from 2024 or later can.`;
     return;
   }
   byId("broken").hidden = true;
