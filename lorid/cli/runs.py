@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
 from lorid.errors import DataError
+from lorid.jsonl import read_lines
 
 ADDRESS_WIDTH = 36
 runs_app = typer.Typer(help="Records of runs in a store.", no_args_is_help=True)
@@ -107,18 +108,52 @@ def runs_fetch(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="name of the run")],
+    run: Annotated[str, typer.Argument(help="name of the run, or an attempts file (.jsonl)")],
     store: Store = DEFAULT_STORE,
-    output: Annotated[Path, typer.Option("-o", "--output", help="where to put it")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="folder to put it into, or the .html file to write"),
+    ] = Path("report.html"),
+    rule: Annotated[str, typer.Option(help="for an attempts file: the rule to judge by")] = "paper",
+    max_rounds: Annotated[
+        int, typer.Option(min=1, help="for an attempts file: bound on the rounds")
+    ] = 20,
 ) -> None:
-    """Fetch a run's newest HTML report from its store.
+    """Fetch a run's newest HTML report from its store, or make one of an attempts file.
 
-    Example: lorid report demo --store lorid-demo/store -o report.html
+    Beside the page come its plots as SVG and the numbers behind them as CSV.
+
+    Example: lorid report demo --store lorid-demo/store -o report
+
+    Example: lorid report attempts.jsonl --rule bayes -o report
     """
     import tempfile
 
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if run.endswith(".jsonl"):
+            _make_report(Path(run), folder, rule=rule, max_rounds=max_rounds)
+        else:
+            _fetch_report(run, folder, store=store)
+        typer.echo(str(_put_report(folder, output)))
+
+
+def _make_report(file: Path, folder: Path, *, rule: str, max_rounds: int) -> None:
+    from lorid.method.attempts import read_attempts
+    from lorid.method.stopping import Policy
+    from lorid.report.analysis import analyse
+    from lorid.report.data import ReportData
+    from lorid.report.files import write_report
+
+    Policy(rule=rule, max_rounds=max_rounds)
+    rows = list(read_lines(file))
+    read_attempts(rows, source=str(file))
+    attempts = [row for _, row in rows if isinstance(row, dict)]
+    data = ReportData(run_name=file.stem, rule=rule, max_rounds=max_rounds, attempts=attempts)
+    write_report(analyse(data), folder)
+
+
+def _fetch_report(run: str, folder: Path, *, store: str) -> None:
     from lorid.artifacts.records import fetch, list_records
     from lorid.artifacts.store import open_store
 
@@ -126,9 +161,20 @@ def report(
     records = list_records(opened, kind="report", name=run)
     if not records:
         raise DataError(f"{store} holds no report of {run!r}; run jobs/distill.py first")
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(fetch(opened, records[-1], into=Path(folder)) / "report.html", output)
-    typer.echo(str(output))
+    fetch(opened, records[-1], into=folder)
+
+
+def _put_report(made: Path, output: Path) -> Path:
+    """Copy a report's files to where they are wanted; returns the page's place."""
+    from lorid.report.files import FIGURES_FOLDER, PAGE_FILE
+
+    page = output if output.suffix == ".html" else output / PAGE_FILE
+    page.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(made / PAGE_FILE, page)
+    # A report from before there were figures has the page alone.
+    if (made / FIGURES_FOLDER).is_dir():
+        shutil.copytree(made / FIGURES_FOLDER, page.parent / FIGURES_FOLDER, dirs_exist_ok=True)
+    return page
 
 
 def _is_nested(value: object) -> bool:

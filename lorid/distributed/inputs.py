@@ -18,6 +18,8 @@ from lorid.method.roles import Role
 
 GENERATOR_VERSION = 2
 ROW_FILES = (".json", ".jsonl")
+REPORT_FORMAT = 2
+"""Of a report's files. 1 was the page alone."""
 
 
 def data_inputs(config: RunConfig) -> dict[str, Any]:
@@ -119,6 +121,11 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
 def evaluation_inputs(config: RunConfig) -> dict[str, Any]:
     """Inputs of the evaluation: the triple, the data and the base's turn."""
     return {**triple_inputs(config), "evaluation.grade_base": config.evaluation.grade_base}
+
+
+def report_inputs(config: RunConfig) -> dict[str, Any]:
+    """Inputs of the report: the evaluation, and what a report consists of."""
+    return {**evaluation_inputs(config), "report.format": REPORT_FORMAT}
 
 
 def _model_inputs(prefix: str, model: ModelConfig) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from lorid.distributed.inputs import (
     data_inputs,
     evaluation_inputs,
     knowledge_inputs,
+    report_inputs,
     triple_inputs,
 )
 from lorid.distributed.opening import Announce, Run, open_run
@@ -261,7 +262,8 @@ def evaluate(run: Run) -> dict[str, Record]:
 def report(run: Run) -> dict[str, Record]:
     """The HTML report and the table on the terminal."""
     from lorid.distributed.reporting import collect
-    from lorid.report.html import write_html
+    from lorid.report.analysis import analyse
+    from lorid.report.files import write_report
     from lorid.report.terminal import print_summary
 
     evaluation = _required(
@@ -281,20 +283,22 @@ def report(run: Run) -> dict[str, Record]:
         evaluation=evaluation,
     )
 
+    analysis = analyse(data)
+
     def build(folder: Path) -> Mapping[str, Any]:
-        write_html(data, folder / "report.html")
+        write_report(analysis, folder)
         return {}
 
     record = run_stage(
         run.store,
         kind="report",
         name=run.config.name,
-        inputs=evaluation_inputs(run.config),
+        inputs=report_inputs(run.config),
         parents=(source.address, triple.address, evaluation.address),
         build=build,
         announce=run.announce,
     )
-    print_summary(data, Console())
+    print_summary(analysis, Console())
     return {"report": record}
 
 

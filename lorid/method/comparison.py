@@ -40,6 +40,7 @@ class ComparedRule:
     num_with_one_more: int
     within_budget: bool
     brier: float | None
+    scores: tuple[ProblemScore, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As `lorid replay --compare --json` prints it."""
@@ -142,6 +143,7 @@ def _at_budget(
         num_with_one_more=num_with_one_more,
         within_budget=bool(fitting),
         brier=calibrate(scores).brier,
+        scores=tuple(scores),
     )
 
 

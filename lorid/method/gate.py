@@ -225,11 +225,11 @@ def _copied_phrase(case: _Case) -> str | None:
     if size < 1:
         return None
     asked = words_in(case.question)
-    phrases = {tuple(asked[i : i + size]) for i in range(len(asked) - size + 1)}
+    phrases = {asked[i : i + size] for i in range(len(asked) - size + 1)}
     for rule in case.rules:
         words = words_in(rule)
         for i in range(len(words) - size + 1):
-            phrase = tuple(words[i : i + size])
+            phrase = words[i : i + size]
             if phrase in phrases and sum(word not in FILL for word in phrase) >= MIN_CONTENT_WORDS:
                 return " ".join(phrase)
     return None

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from lorid.method.quantities import NUMBER_WORDS, SCALES, read_quantity
 from lorid.method.rationals import rational
@@ -59,11 +60,13 @@ class Capitalised:
     begins: bool
 
 
-def words_in(text: str) -> list[str]:
+@lru_cache(maxsize=256)
+def words_in(text: str) -> tuple[str, ...]:
     """Words and numbers, case folded, without punctuation."""
-    return [found[0].lstrip("\\").casefold() for found in _TOKEN.finditer(text)]
+    return tuple(found[0].lstrip("\\").casefold() for found in _TOKEN.finditer(text))
 
 
+@lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """The word without the ending of a plural: enough to tell that "boxes" are made of "box"."""
     for ending, rest in (
@@ -79,11 +82,17 @@ def stem(word: str) -> str:
     return word[:-1] if is_plural else word
 
 
-def numbers_in(text: str) -> Iterator[Number]:
+# A question is looked at with each knowledge that is written for it, and rules come back in many.
+@lru_cache(maxsize=256)
+def numbers_in(text: str) -> tuple[Number, ...]:
     """Every number: digits with separators and decimals, fractions and their parts, words.
 
     A percentage is mentioned twice, as what is written and as the fraction that it stands for.
     """
+    return tuple(_numbers_in(text))
+
+
+def _numbers_in(text: str) -> Iterator[Number]:
     for found in _NUMBER.finditer(text):
         if len(found[0]) > MAX_NUMBER_CHARS:
             continue
@@ -129,8 +138,13 @@ def _is_symbolic(text: str, found: re.Match[str]) -> bool:
     return is_exponent or is_coefficient or after[:1] in ("\\", "^")
 
 
-def capitalised_in(text: str) -> Iterator[Capitalised]:
+@lru_cache(maxsize=256)
+def capitalised_in(text: str) -> tuple[Capitalised, ...]:
     """Words of two letters and more that begin with a capital, possessives without their ending."""
+    return tuple(_capitalised_in(text))
+
+
+def _capitalised_in(text: str) -> Iterator[Capitalised]:
     for found in _TOKEN.finditer(text):
         word = found["word"]
         if not word or found[0].startswith("\\") or not word[0].isupper():
@@ -142,7 +156,8 @@ def capitalised_in(text: str) -> Iterator[Capitalised]:
             yield Capitalised(word=word, begins=begins or bool(_BEGINS.search(before)))
 
 
-def names_in(question: str) -> set[str]:
+@lru_cache(maxsize=64)
+def names_in(question: str) -> frozenset[str]:
     """Words that the question uses as names, case folded.
 
     That is every capitalised word inside a sentence, and of those that begin one the words that
@@ -150,6 +165,6 @@ def names_in(question: str) -> set[str]:
     """
     small = {found[0] for found in _TOKEN.finditer(question) if found[0].islower()}
     found = ((one.word.casefold(), one.begins) for one in capitalised_in(question))
-    return {
+    return frozenset(
         word for word, begins in found if word not in _NO_NAMES and not (begins and word in small)
-    }
+    )

@@ -1,14 +1,13 @@
-"""Which transcripts a report tells, and how a question's rounds read."""
+"""Which transcript the terminal tells, and how a question's rounds read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorid.method.attempts import ProblemAttempts
 from lorid.method.feedback import attempt_from
 from lorid.method.replay import ProblemScore
 from lorid.method.stopping import Outcome
+from lorid.report.analysis import Case
 
-MAX_STORIES_OF_A_KIND = 3
 AGREED_LATER = "First they disagree, then they agree"
 AGREED_WRONG = "They agree, and are wrong"
 NEVER_AGREED = "They never agree"
@@ -21,10 +20,8 @@ class StoryRound:
     """One round, ready to show."""
 
     intuitive: str
-    intuitive_answer: str | None
     knowledge: str
     deep: str
-    deep_answer: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +32,18 @@ class Story:
     question: str
     gold: str | None
     answer: str | None
-    correct: bool | None
     rounds: tuple[StoryRound, ...]
 
 
-def choose_stories(
-    attempts: Sequence[ProblemAttempts], scores: Sequence[ProblemScore]
-) -> list[Story]:
-    """A few of each kind: disagreement then agreement, agreed but wrong, never agreed, at once."""
-    stories: dict[str, list[Story]] = {title: [] for title in KINDS}
-    for item, score in zip(attempts, scores, strict=True):
-        stories[_kind(score)].append(_story(_kind(score), item, score))
-    # Short ones in which both sides give answers read best.
-    return [
-        story
-        for title in KINDS
-        for story in sorted(stories[title], key=_reading_effort)[:MAX_STORIES_OF_A_KIND]
-    ]
-
-
-def _reading_effort(story: Story) -> tuple[int, int]:
-    answers = [answer for r in story.rounds for answer in (r.intuitive_answer, r.deep_answer)]
-    return answers.count(None), len(story.rounds)
+def choose_story(cases: Sequence[Case]) -> Story | None:
+    """The first kind that there is; of it the shortest in which both sides give answers."""
+    whole = [case for case in cases if _num_rounds(case)]
+    found = min(
+        whole,
+        key=lambda case: (KINDS.index(_kind(case.score)), _num_silent(case), _num_rounds(case)),
+        default=None,
+    )
+    return None if found is None else _story(found)
 
 
 def _kind(score: ProblemScore) -> str:
@@ -67,24 +54,33 @@ def _kind(score: ProblemScore) -> str:
     return AGREED_LATER if score.num_rounds > 1 else AGREED_AT_ONCE
 
 
-def _story(title: str, item: ProblemAttempts, score: ProblemScore) -> Story:
+def _num_rounds(case: Case) -> int:
+    """Rounds that the rule used and that were drawn on both sides."""
+    item = case.attempts
+    return min(case.score.num_rounds, *map(len, (item.intuitive, item.knowledge, item.deep)))
+
+
+def _num_silent(case: Case) -> int:
+    """Attempts without an answer."""
+    number = _num_rounds(case)
+    texts = [*case.attempts.intuitive[:number], *case.attempts.deep[:number]]
+    return sum(attempt_from(text).answer is None for text in texts)
+
+
+def _story(case: Case) -> Story:
+    item = case.attempts
     rounds = [
         StoryRound(
             intuitive=item.intuitive[index].text,
-            intuitive_answer=attempt_from(item.intuitive[index]).answer,
             knowledge=item.knowledge[index].text,
             deep=item.deep[index].text,
-            deep_answer=attempt_from(item.deep[index]).answer,
         )
-        for index in range(
-            min(score.num_rounds, *map(len, (item.intuitive, item.knowledge, item.deep)))
-        )
+        for index in range(_num_rounds(case))
     ]
     return Story(
-        title=title,
+        title=_kind(case.score),
         question=item.question,
         gold=item.gold,
-        answer=score.answer,
-        correct=score.correct,
+        answer=case.score.answer,
         rounds=tuple(rounds),
     )

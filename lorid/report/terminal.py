@@ -5,50 +5,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorid.method.equivalence import AnswerChecker
-from lorid.method.replay import score
-from lorid.method.scoring import summarize
-from lorid.report.data import (
-    REFERENCE_GENERATIONS,
-    ReportData,
-    judged_attempts,
-    loss_summary,
-    parsed_attempts,
-    summarize_methods,
-)
-from lorid.report.stories import Story, choose_stories
+from lorid.report.analysis import Analysis
+from lorid.report.data import REFERENCE_GENERATIONS, loss_summary
+from lorid.report.methods import MUTUAL_FEEDBACK
+from lorid.report.stories import Story, choose_story
 
 BAR_WIDTH = 40
 
 
-def print_summary(data: ReportData, console: Console) -> None:
+def print_summary(analysis: Analysis, console: Console) -> None:
     """Print what each part contributed."""
-    policy = data.policy()
-    attempts = parsed_attempts(data)
-    with AnswerChecker() as checker:
-        console.print(_table(data, checker))
-        scores = [score(item, policy=policy) for item in judged_attempts(attempts, checker)]
-    stories = choose_stories(attempts, scores)
+    console.print(_table(analysis))
     console.print(
         "cover: questions answered, or agreed on; texts: generations per question, where the "
         f"reference draws {REFERENCE_GENERATIONS}.\n"
     )
-    for role, curve in data.loss_curves.items():
+    for role, curve in analysis.data.loss_curves.items():
         first, last = loss_summary(curve)
         console.print(f"  loss of the {role}: {first:.3f} -> {last:.3f} in {len(curve)} steps")
-    _print_rounds(summarize(scores, policy=policy).rounds_histogram, console)
-    if stories:
-        _print_story(stories[0], console)
+    _print_rounds(analysis.summary.rounds_histogram, console)
+    story = choose_story(analysis.cases)
+    if story is not None:
+        _print_story(story, console)
 
 
-def _table(data: ReportData, checker: AnswerChecker) -> Table:
+def _table(analysis: Analysis) -> Table:
     # Narrow enough for 80 columns.
-    title = f"{data.run_name}: what each part contributed to {len(data.attempts)} problems"
+    num_problems = analysis.summary.num_problems
+    title = f"{analysis.data.run_name}: what each part contributed to {num_problems} problems"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     for name in ("accuracy", "95% interval", "cover", "rounds", "texts"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in summarize_methods(data, checker):
+    for row in (row for row in analysis.methods if row.is_part):
         low, high = row.interval
         table.add_row(
             row.method,
@@ -57,7 +46,7 @@ def _table(data: ReportData, checker: AnswerChecker) -> Table:
             f"{row.coverage:.0%}",
             f"{row.mean_rounds:.2f}",
             f"{row.mean_generations:.2f}",
-            style="bold" if row.method == "mutual feedback" else "",
+            style="bold" if row.method == MUTUAL_FEEDBACK else "",
         )
     return table
 

@@ -1,4 +1,4 @@
-"""The page in a real Chromium, from the real HTTP side over a scripted engine, on a real port."""
+"""Pages in a real Chromium: files, and the endpoint's from the real HTTP side on a real port."""
 
 import os
 import shutil
@@ -81,7 +81,13 @@ def endpoint_at(listening) -> Callable[..., str]:
 
 
 @pytest.fixture
-def open_page(browser) -> Iterator[Callable[..., Page]]:
+def requested() -> list[str]:
+    """What the pages that `open_page` opened asked for."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser, requested) -> Iterator[Callable[..., Page]]:
     """Opens the page; at the end, whatever the browser complained of fails the test."""
     complaints: list[str] = []
 
@@ -100,6 +106,7 @@ def open_page(browser) -> Iterator[Callable[..., Page]]:
         page.on("console", note)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", note_failed)
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(url)
         return page
 

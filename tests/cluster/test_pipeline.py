@@ -85,8 +85,15 @@ def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(finished, tmp
     assert result.num_correct == sum(score.correct is True for score in scores)
     assert result.mean_rounds == sum(score.num_rounds for score in scores) / 6
 
-    html = fetch(store, records["report"], into=tmp_path / "report") / "report.html"
-    assert "small" in html.read_text()
+    folder = fetch(store, records["report"], into=tmp_path / "report")
+    assert "small" in (folder / "report.html").read_text()
+    figures = folder / "report-figures"
+    methods = (figures / "methods.csv").read_text().splitlines()
+    assert methods[-1].startswith(f"mutual feedback,6,{result.num_correct / 6}")
+    stages = [line.split(",")[0] for line in (figures / "stages.csv").read_text().splitlines()]
+    assert stages[1:3] == ["prepare", "knowledge"]
+    assert stages[-1] == "evaluate"
+    assert (figures / "loss.svg").read_text().count("<polyline") >= 3
 
     lines: list[str] = []
     repeated = run_pipeline(config, announce=lines.append)
