@@ -288,6 +288,8 @@ class TrainingConfig(Section):
     `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
     from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
     taken every `validate_every_steps`; `publish` says which weights become the adapter.
+    `num_workers` share the sequences of each step of a role, or of all in fused mode; `num_cpus`,
+    `num_gpus` and `num_threads` are those of one worker.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -317,6 +319,7 @@ class TrainingConfig(Section):
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1

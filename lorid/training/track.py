@@ -116,6 +116,13 @@ class RoleTrack:
             for place, index in enumerate(self.plan[self.step])
         ]
 
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of every weight; zeros where this process's sequences gave none."""
+        for weight in self.weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return [weight.grad for weight in self.weights if weight.grad is not None]
+
     def finish_step(self, *, loss: float, guess: float) -> float:
         """Clip and apply the gradient that has been gathered; returns its norm before clipping.
 
