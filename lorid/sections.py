@@ -289,7 +289,8 @@ class TrainingConfig(Section):
     from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
     taken every `validate_every_steps`; `publish` says which weights become the adapter.
     `num_workers` share the sequences of each step of a role, or of all in fused mode; `num_cpus`,
-    `num_gpus` and `num_threads` are those of one worker.
+    `num_gpus` and `num_threads` are those of one worker. With fewer GPUs than trainings they may
+    share one, each having at least `min_gpu_share` of it; None lets them take turns instead.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -322,6 +323,7 @@ class TrainingConfig(Section):
     num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
+    min_gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
     num_threads: Annotated[int, Field(ge=1)] = 1
 
     @field_validator("publish")
