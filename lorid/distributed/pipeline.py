@@ -180,6 +180,7 @@ def train(run: Run) -> dict[str, Record]:
             run.config,
             jobs=[job_of(role) for role in missing],
             knowledge_address=source.address,
+            announce=run.announce,
         )
     return {"triple": bind_triple(run)}
 

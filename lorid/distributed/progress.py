@@ -107,6 +107,15 @@ class StepBoard:
     def __init__(self) -> None:
         self.newest: dict[str, dict[str, float | int | str]] = {}
         self.given_up: dict[str, str] = {}
+        self.logs: dict[str, str] = {}
+
+    def began(self, role: str, log: str) -> None:
+        """Note where the newest worker of a role writes its log."""
+        self.logs[str(role)] = log
+
+    def read_logs(self) -> dict[str, str]:
+        """The places by role."""
+        return self.logs
 
     def post(self, role: str, metrics: Mapping[str, float | int | str]) -> None:
         """Replace a role's newest metrics."""

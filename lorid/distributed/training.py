@@ -6,12 +6,14 @@
        |                                              |
        `-- display <-- StepBoard actor <--------------'  newest step metrics, sent without waiting
 
-With `training.mode: fused` there is one thread and one worker, which holds the base once. Nothing
-waits for another role. A role that fails does not stop the others: what they finish is published,
-and the next run trains only what is missing. `report` is a barrier and throttles, so workers report
-at checkpoints only; a worker that dies goes on from its newest checkpoint. What no retry can mend
-is found here before workers start, or said by the worker to the board, and is not retried. What a
-worker does is `lorid.distributed.training_worker`.
+With `training.mode: fused` there is one thread and one worker, which holds the base once; and a
+training may have several workers, which share the sequences of each step. How many trainings run at
+once is decided by `lorid.distributed.placement`; apart from that, nothing waits for another role. A
+role that fails does not stop the others: what they finish is published, and the next run trains
+only what is missing. `report` is a barrier and throttles, so workers report at checkpoints only; a
+worker that dies goes on from its newest checkpoint. What no retry can mend is found here before
+workers start, or said by the worker to the board, and is not retried. What a worker does is
+`lorid.distributed.training_worker`.
 """
 
 import hashlib
@@ -28,11 +30,14 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lorid.config import RunConfig
-from lorid.distributed.checkpoints import checkpoint_storage, opened
-from lorid.distributed.cluster import concurrent_slots, only_errors
+from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
+from lorid.distributed.cluster import alive_nodes, nodes_to_come, num_waiting, only_errors
 from lorid.distributed.failures import root_cause
+from lorid.distributed.opening import Announce
+from lorid.distributed.placement import Demand, Placement, place
 from lorid.distributed.progress import Progress, StepBoard
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
@@ -40,6 +45,8 @@ from lorid.method.roles import Role
 from lorid.training.adapters import check_training
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
+
+SECONDS_BETWEEN_NOTES = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,29 +58,40 @@ class RoleJob:
     publish: Callable[[Path, Mapping[str, Any]], None]
 
 
-def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str) -> None:
+def train_roles(
+    config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str, announce: Announce
+) -> None:
     """Train the roles, at once or fused, publishing each as its run finishes.
 
     Raises:
         AdapterMismatch, ConfigError: the base does not fit the settings; nothing was started.
+        ResourceError: the cluster will never have room for one training; nothing was started.
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
     check_training(config)
     only_errors("ray.train")
     groups = [list(jobs)] if training.mode == "fused" else [[job] for job in jobs]
-    slots = concurrent_slots(
-        num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(groups)
-    )
-    gate = threading.Semaphore(slots)
-    board = ray.remote(num_cpus=0)(StepBoard).remote()
+    placement = _placement(config, num_trainings=len(groups))
+    announce(f"  train: {placement.why}")
+    gate = threading.Semaphore(placement.at_once)
+    # Beside the driver: a worker's node may go.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = cast("Any", ray.remote(num_cpus=0)(StepBoard))
+    board = actor.options(scheduling_strategy=here).remote()
     failures: dict[Role, Exception] = {}
 
     def run(group: Sequence[RoleJob]) -> None:
         with gate:
             try:
                 failures.update(
-                    _train_group(config, group, knowledge_address=knowledge_address, board=board)
+                    _train_group(
+                        config,
+                        group,
+                        knowledge_address=knowledge_address,
+                        board=board,
+                        num_gpus=placement.num_gpus,
+                    )
                 )
             except Exception as error:
                 failures.update({job.role: error for job in group})
@@ -86,12 +104,44 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
     with Progress("train") as progress:
         for thread in threads:
             thread.start()
+        waits = _Waits(config, placement, announce=announce)
         while any(thread.is_alive() for thread in threads):
             _show(progress, board)
+            waits.say()
             time.sleep(0.5)
         _show(progress, board)
     if failures:
-        raise _explained(failures) from next(iter(failures.values()))
+        logs = cast("dict[str, str]", ray.get(board.read_logs.remote()))
+        raise _explained(failures, logs) from next(iter(failures.values()))
+
+
+def _placement(config: RunConfig, *, num_trainings: int) -> Placement:
+    training = config.training
+    demand = Demand(
+        num_trainings=num_trainings,
+        num_workers=training.num_workers,
+        num_cpus=training.num_cpus,
+        num_gpus=training.num_gpus,
+        min_gpu_share=training.min_gpu_share,
+    )
+    return place(demand, now=alive_nodes(), to_come=nodes_to_come())
+
+
+class _Waits:
+    """Says now and then what trainings wait for, as long as some have no place."""
+
+    def __init__(self, config: RunConfig, placement: Placement, *, announce: Announce) -> None:
+        self.resources = _resources(config, placement.num_gpus)
+        self.announce, self.said = announce, time.monotonic()
+
+    def say(self) -> None:
+        """Look, if it is time."""
+        if time.monotonic() - self.said < SECONDS_BETWEEN_NOTES:
+            return
+        self.said = time.monotonic()
+        if num := num_waiting(self.resources):
+            asked = ", ".join(f"{count:g} {name}" for name, count in self.resources.items())
+            self.announce(f"  train: {num} workers of {asked} wait for room in the cluster")
 
 
 def _group_name(group: Sequence[RoleJob]) -> str:
@@ -102,14 +152,23 @@ def _group_name(group: Sequence[RoleJob]) -> str:
     return f"{group[0].run_name.partition('-' + group[0].role)[0]}-fused-{digest}"
 
 
+def _resources(config: RunConfig, num_gpus: float) -> dict[str, float]:
+    """What one worker asks of Ray."""
+    asked = {"CPU": config.training.num_cpus, "GPU": num_gpus}
+    return {name: count for name, count in asked.items() if count} or {"CPU": 0}
+
+
 def _train_group(
-    config: RunConfig, group: Sequence[RoleJob], *, knowledge_address: str, board: Board
+    config: RunConfig,
+    group: Sequence[RoleJob],
+    *,
+    knowledge_address: str,
+    board: Board,
+    num_gpus: float,
 ) -> dict[Role, Exception]:
     """Train and publish; returns the roles that their worker gave up, and why."""
-    training = config.training
-    resources = {"CPU": training.num_cpus}
-    if training.num_gpus:
-        resources["GPU"] = training.num_gpus
+    training, name = config.training, _group_name(group)
+    prune(config.store, name)
     trainer = TorchTrainer(
         train_in_worker,
         train_loop_config={
@@ -119,16 +178,19 @@ def _train_group(
             "board": board,
         },
         scaling_config=ScalingConfig(
-            num_workers=1, use_gpu=training.num_gpus > 0, resources_per_worker=resources
+            num_workers=training.num_workers,
+            use_gpu=num_gpus > 0,
+            resources_per_worker=_resources(config, num_gpus),
         ),
         run_config=RayRunConfig(
-            name=_group_name(group),
+            name=name,
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     result = trainer.fit()
+    prune(config.store, name)
     given_up = cast("dict[str, str]", ray.get(board.read_given_up.remote()))
     failures: dict[Role, Exception] = {
         job.role: TrainingError(given_up[job.role]) for job in group if job.role in given_up
@@ -160,11 +222,12 @@ def _show(progress: Progress, board: Board) -> None:
         progress.update(role, done=int(newest["step"]), total=int(newest["num_steps"]), note=note)
 
 
-def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
+def _explained(failures: Mapping[Role, Exception], logs: Mapping[str, str]) -> TrainingError:
     causes = {role: root_cause(error) for role, error in failures.items()}
     roles_by_text: dict[str, list[Role]] = {}
     for role, cause in causes.items():
-        roles_by_text.setdefault(one_line(cause, max_chars=300), []).append(role)
+        log = f" (log: {logs[role]})" if role in logs else ""
+        roles_by_text.setdefault(one_line(cause, max_chars=300) + log, []).append(role)
     lines = [f"{', '.join(roles)}: {text}" for text, roles in roles_by_text.items()]
     error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
     error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())

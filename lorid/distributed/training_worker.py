@@ -4,8 +4,12 @@
 
 `report` is a barrier and throttles, so it is called at checkpoints only; step metrics go to the
 StepBoard without waiting. What would fail in the same way again is said to the board, not raised.
+Workers of one training decide together: what one alone knows (its clock, a notice that its node
+will be taken) is put to the vote.
 """
 
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +19,14 @@ from typing import Any, cast
 
 import ray
 import torch
-from ray.train import Checkpoint, get_checkpoint, report
+from ray.train import get_checkpoint, get_preemption_info
 
 from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
-from lorid.distributed.checkpoints import opened, seal
+from lorid.distributed.checkpoints import CheckpointSender, opened
+from lorid.distributed.preemption import Notices
 from lorid.errors import AdapterMismatch, TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
@@ -30,6 +35,7 @@ from lorid.training.adapters import load_tokenizer
 from lorid.training.batches import EncodingCounts, Example, encode_examples
 from lorid.training.loop import TrainingSession
 from lorid.training.pace import Pace
+from lorid.training.ranks import Ranks
 
 SECONDS_BETWEEN_POSTS = 0.5
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
@@ -40,11 +46,14 @@ def train_in_worker(settings: dict[str, Any]) -> None:
     config = RunConfig.model_validate_json(settings["config"])
     roles, board = [Role(role) for role in settings["roles"]], settings["board"]
     torch.set_num_threads(config.training.num_threads)
+    ranks = Ranks.joined(_device(config))
+    if ranks.rank == 0:
+        for role in roles:
+            board.began.remote(role, _own_log())
     try:
         problems = _fetch_problems(config, settings["knowledge_address"])
-        examples, counts = _encode(config, problems, roles=roles)
-        device = torch.device("cuda" if config.training.num_gpus else "cpu")
-        session = TrainingSession(config, examples=examples, device=device)
+        examples, counts = encode_roles(config, problems, roles=roles)
+        session = TrainingSession(config, examples=examples, device=ranks.device, ranks=ranks)
         checkpoint = get_checkpoint()
         if checkpoint is not None:
             with opened(checkpoint) as saved:
@@ -56,6 +65,22 @@ def train_in_worker(settings: dict[str, Any]) -> None:
             ray.get(board.give_up.remote(role, str(error)))
 
 
+def _device(config: RunConfig) -> torch.device:
+    if not config.training.num_gpus:
+        return torch.device("cpu")
+    # Ray Train has chosen it: workers of one node see all of its GPUs.
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _own_log() -> str:
+    """Where Ray keeps what this process writes to stderr, on which machine."""
+    try:
+        path = os.readlink("/proc/self/fd/2")
+    except OSError:  # not Linux
+        path = f"process {os.getpid()}"
+    return f"{socket.gethostname()}:{path}"
+
+
 def _fetch_problems(config: RunConfig, address: str) -> list[EnrichedProblem]:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(config.store)
@@ -63,9 +88,10 @@ def _fetch_problems(config: RunConfig, address: str) -> list[EnrichedProblem]:
         return list(read_enriched(Path(folder)))
 
 
-def _encode(
+def encode_roles(
     config: RunConfig, problems: Sequence[EnrichedProblem], *, roles: Sequence[Role]
 ) -> tuple[dict[Role, list[Example]], dict[Role, EncodingCounts]]:
+    """Each role's examples, and how many were too long."""
     tokenizer = cast("TokenizerLike", load_tokenizer(config.student))
     encoded = {
         role: encode_examples(
@@ -85,37 +111,46 @@ def _encode(
 def _train_to_the_end(
     session: TrainingSession, *, board: Board, counts: Mapping[Role, EncodingCounts]
 ) -> None:
-    training = session.config.training
+    training, ranks = session.config.training, session.ranks
     pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
+    notices = Notices(ranks, ask_ray=get_preemption_info)
+    sender = CheckpointSender()
     posted = 0.0
     if not session.is_active:
-        _report(session, counts)
+        sender.send(session, _summary(session, counts))
     while session.is_active:
         try:
             all_metrics = session.train_step()
         except TrainingError as error:
             raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
-        if not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
+        is_time = not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS
+        if is_time and ranks.rank == 0:
             for metrics in all_metrics:
                 board.post.remote(metrics.role, asdict(metrics))
             posted = time.monotonic()
-        if pace.is_due(session.step) or not session.is_active:
-            _report(session, counts)
+        (is_due,) = ranks.any(pace.is_due(session.step))
+        if notices.seen() or is_due or not session.is_active:
+            sender.send(session, _summary(session, counts))
             pace.saved(session.step)
+    notices.stop()
     for role, track in session.tracks.items():
         if track.failure is not None:
             reason = f"{track.failure}; {pace.last_checkpoint()}"
             ray.get(board.give_up.remote(role, reason))
 
 
-def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> None:
-    summary = {
+def _summary(
+    session: TrainingSession, counts: Mapping[Role, EncodingCounts]
+) -> dict[str, dict[str, Any]]:
+    """What the adapters' records say about the training so far."""
+    return {
         str(role): {
             "step": track.step,
             "loss": track.metrics[-1].loss if track.metrics else float("nan"),
             "num_examples": len(track.examples),
             "num_dropped_too_long": counts[role].num_dropped,
             "num_truncated": counts[role].num_truncated,
+            "num_workers": ", then ".join(map(str, session.num_workers)),
             **(
                 {}
                 if track.best is None
@@ -125,7 +160,3 @@ def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> 
         }
         for role, track in session.tracks.items()
     }
-    with tempfile.TemporaryDirectory() as folder:
-        session.save(Path(folder))
-        seal(Path(folder))
-        report(summary, checkpoint=Checkpoint.from_directory(folder))

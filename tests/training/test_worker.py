@@ -12,7 +12,7 @@ from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.demo.generator import generate
-from lorid.distributed import training_worker
+from lorid.distributed import checkpoints, training_worker
 from lorid.method.roles import Role
 
 IR, KG, DR = Role
@@ -26,18 +26,22 @@ class FakeBoard:
         self.given_up: dict[str, str] = {}
         self.post = SimpleNamespace(remote=lambda role, metrics: self.posted.append(role))
         self.give_up = SimpleNamespace(remote=self.given_up.__setitem__)
+        self.logs: dict[str, str] = {}
+        self.began = SimpleNamespace(remote=self.logs.__setitem__)
 
 
 class FakeRayTrain:
-    """Keeps what is reported; a checkpoint's folder is gone after `report`, so it is copied."""
+    """Keeps what is reported, and removes the folder as an upload in the background does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.reports, self.resume_from = folder, [], None
 
-    def report(self, summary: dict, checkpoint: Checkpoint) -> None:
+    def report(self, summary: dict, *, checkpoint: Checkpoint, **options) -> None:
+        assert options["delete_local_checkpoint_after_upload"]
         place = self.folder / f"report-{len(self.reports)}"
         with checkpoint.as_directory() as source:
             shutil.copytree(source, place)
+        shutil.rmtree(checkpoint.path)
         self.reports.append((summary, place))
 
 
@@ -52,7 +56,8 @@ def run(tmp_path, monkeypatch):
         name = f"reports-{len(list(tmp_path.iterdir()))}"
         ray_train, board = FakeRayTrain(tmp_path / name), FakeBoard()
         found = None if resume_from is None else Checkpoint.from_directory(resume_from)
-        monkeypatch.setattr(training_worker, "report", ray_train.report)
+        monkeypatch.setattr(checkpoints, "report", ray_train.report)
+        monkeypatch.setattr(training_worker, "get_preemption_info", lambda: None)
         monkeypatch.setattr(training_worker, "get_checkpoint", lambda: found)
         monkeypatch.setattr(training_worker.ray, "get", lambda value: value)
         training_worker.train_in_worker(
