@@ -5,6 +5,7 @@
 
     room for all (now, or once an autoscaler has grown)   all at once
     fewer GPUs, and training.min_gpu_share allows it      all at once, each on a part of a GPU
+    room for less, and nobody knows what may come         all at once: Ray starts what has room
     room for some                                         so many at once, the others after them
     room for none, ever                                   ResourceError
 
@@ -84,10 +85,11 @@ def place(demand: Demand, *, now: Sequence[Nodes], to_come: Sequence[Nodes] | No
     shared = _share(demand, now=now, to_come=to_come)
     if shared is not None:
         return shared
+    if to_come is None:
+        why = f"room for {here} now; the others wait for more nodes, or for their turn"
+        return _placed(demand, wanted, why)
     if grown:
         return _placed(demand, grown, f"{_held(now)} {_hint(demand)}")
-    if to_come is None:
-        return _placed(demand, wanted, f"no room yet in {_held(now)}; waiting for more nodes")
     raise ResourceError(_never(demand, now=[*now, *to_come]))
 
 

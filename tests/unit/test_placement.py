@@ -38,8 +38,8 @@ def node(cpus: float, gpus: float, count: int = 1) -> Nodes:
         (demand(), [node(2, 0)], [node(8, 1, count=5)], 3, "the autoscaler is asked"),
         (demand(), [node(2, 0)], [node(8, 1, count=2)], 2, "2 at once"),
         # Nobody knows what may come: better to ask and to wait than to refuse.
-        (demand(), [node(2, 0)], None, 3, "waiting for more nodes"),
-        (demand(), [node(2, 1)], None, 1, "one after the other"),
+        (demand(), [node(2, 0)], None, 3, "room for 0 now; the others wait for more nodes"),
+        (demand(), [node(2, 1)], None, 3, "room for 1 now; the others wait for more nodes"),
         # Several workers a training: two trainings of two never share three places.
         (demand(trainings=2, workers=2, gpus=0), [node(3, 0)], [], 1, "one after the other"),
         (demand(trainings=2, workers=2, gpus=0), [node(1, 0)] * 4, [], 2, "x 2 workers"),
