@@ -2,10 +2,11 @@
 
     python benchmarks/teacher.py [--rows 640] [--runs 1] [--load in-flight] [--curator-python PATH]
 
-Two loads. `in-flight`: 64 requests may be under way and each takes about 2 s (lognormal), so
-Little's limit is 64 over the mean latency that the server saw. `rate`: the server refuses more than
-1,200 requests a minute. The server's own log is the clock for everybody, from the first request to
-the last answer, so nobody's start-up counts; `seconds_in_all` is the whole command. `steady` is the
+Three loads. `in-flight`: 64 requests may be under way and each takes about 2 s (lognormal), so
+Little's limit is 64 over the mean latency that the server saw. `wide`: the same with 256, where a
+client's own time for a request begins to matter. `rate`: the server refuses more than 1,200
+requests a minute. The server's own log is the clock for everybody, from the first request to the
+last answer, so nobody's start-up counts; `seconds_in_all` is the whole command. `steady` is the
 rate between the first and the last tenth of the answers: without filling and draining, which count
 for little in a run of hours.
 
@@ -41,14 +42,14 @@ from lorid.method.knowledge import parse_knowledge, teacher_prompt
 from lorid.method.problems import Problem, read_problems
 from lorid.teacher.ledger import Ledger, Stored
 
-IN_FLIGHT = 64
 LATENCY = {"kind": "lognormal", "median_s": 2.0, "sigma": 0.25}
 PER_MINUTE = 1200
 PEERS = Path(__file__).with_name("teacher_peers.py")
 Load = dict[str, Any]
 LOADS: dict[str, Load] = {
-    "in-flight": {"latency": LATENCY, "per_minute": None},
-    "rate": {"latency": {**LATENCY, "median_s": 1.0}, "per_minute": PER_MINUTE},
+    "in-flight": {"latency": LATENCY, "in_flight": 64, "per_minute": None},
+    "wide": {"latency": LATENCY, "in_flight": 256, "per_minute": None},
+    "rate": {"latency": {**LATENCY, "median_s": 1.0}, "in_flight": 64, "per_minute": PER_MINUTE},
 }
 
 
@@ -90,7 +91,7 @@ def run_lorid(server: Server, folder: Path, problems: Sequence[Problem], load: L
     test = [{"question": "A farm has one pear. How many pears has it?", "answer": "#### 1"}]
     for name, some in (("train", rows), ("test", test)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
-    api = {"max_in_flight": IN_FLIGHT, "requests_per_minute": load["per_minute"]}
+    api = {"max_in_flight": load["in_flight"], "requests_per_minute": load["per_minute"]}
     write_config(folder, server, api=api)
     prepare(folder)
 
@@ -114,7 +115,7 @@ def run_peer(
     lines = [{"id": p.problem_id, "prompt": teacher_prompt(p)} for p in problems]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = [python, str(PEERS), peer, "--url", server.url, "--prompts", str(prompts)]
-    command += ["--out", str(out), "--in-flight", str(IN_FLIGHT)]
+    command += ["--out", str(out), "--in-flight", str(load["in_flight"])]
     if load["per_minute"]:
         command += ["--requests-per-minute", str(load["per_minute"])]
 
@@ -141,8 +142,8 @@ def compare(
         "lorid": (len(problems), None),
         "plain async client": (len(problems), python),
         "curator": (len(problems), curator),
-        "ray.data.llm, 8 actors": (len(problems) // 10, python),
-        "sequential loop": (len(problems) // 100, python),
+        "ray.data.llm, 8 actors": (min(len(problems) // 10, 128), python),
+        "sequential loop": (min(len(problems) // 100, 12), python),
     }
     names = {
         "plain async client": "async", "curator": "curator", "sequential loop": "sequential",
@@ -162,7 +163,9 @@ def compare(
                 with tempfile.TemporaryDirectory(prefix="lorid-bench-") as at:
                     if interpreter is None:
                         result = run_lorid(server, Path(at), some, load)
-                        result["ledger_seconds"] = ledger_seconds(Path(at))
+                        result["ledger_seconds"] = ledger_seconds(
+                            Path(at), at_once=load["in_flight"]
+                        )
                     else:
                         try:
                             result = run_peer(
@@ -181,7 +184,7 @@ def summed(results: list[dict[str, Any]], load: Load) -> dict[str, Any]:
     """The median run beside its limit, and all runs."""
     results = sorted(results, key=lambda result: result["rows_per_s"])
     median = results[len(results) // 2]
-    little = IN_FLIGHT / median["mean_latency_s"]
+    little = load["in_flight"] / median["mean_latency_s"]
     limit = min(little, load["per_minute"] / 60) if load["per_minute"] else little
     summary = {
         "median_rows_per_s": median["rows_per_s"],
@@ -198,7 +201,7 @@ def summed(results: list[dict[str, Any]], load: Load) -> dict[str, Any]:
     return summary
 
 
-def ledger_seconds(folder: Path) -> dict[str, float]:
+def ledger_seconds(folder: Path, *, at_once: int) -> dict[str, float]:
     """What the ledger alone takes for this run's responses, as many waiting at once as in the run.
 
     The median of five. `cpu` is what it takes from the stage; `wall` has the disk's waits in it,
@@ -216,7 +219,7 @@ def ledger_seconds(folder: Path) -> dict[str, float]:
                 await ledger.add([response])
 
         wall, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(add_some() for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(add_some() for _ in range(at_once)))
         return time.perf_counter() - wall, time.process_time() - cpu
 
     found = [asyncio.run(add_all(f"n{number}")) for number in range(5)]
@@ -254,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the API teacher beside its peers.")
     parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--load", choices=LOADS, help="one of them; both without it")
+    parser.add_argument("--load", choices=LOADS, help="one of them; all without it")
     parser.add_argument("--problems", type=Path, help="a GSM8K file; made-up ones without it")
     parser.add_argument("--curator-python", help="interpreter of an environment with curator")
     args = parser.parse_args()
@@ -268,7 +271,6 @@ def main() -> None:
         write_result(
             f"teacher-{name}",
             {
-                "in_flight": IN_FLIGHT,
                 "load": LOADS[name],
                 "contenders": contenders,
                 "gave_up": gave_up,

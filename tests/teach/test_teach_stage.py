@@ -1,8 +1,12 @@
 """The knowledge stage on Ray with an API teacher: rejects, retries, the cap, no key anywhere."""
 
+import threading
+from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
+import ray
 import vllm_server
 from misbehaving_server import misbehaving_server
 
@@ -21,8 +25,10 @@ NUM = 100
 
 @pytest.fixture(scope="module")
 def cluster():
-    with connected():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
+        with connected():
+            yield
 
 
 @pytest.fixture
@@ -38,6 +44,18 @@ def logs_of_the_cluster() -> Path:
     from ray._private import worker
 
     return Path(worker._global_node.get_logs_dir_path())
+
+
+def metrics_of_the_cluster(prefix: str) -> dict[str, float]:
+    """What this node's Ray shows to Prometheus, by name; values of several tags are added up."""
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    found: Counter[str] = Counter()
+    for line in httpx.get(url, trust_env=False, timeout=10).text.splitlines():
+        if line.startswith(prefix):
+            name, _, value = line.rpartition(" ")
+            found[name.partition("{")[0].removeprefix(prefix)] += float(value)
+    return dict(found)
 
 
 def api_of(server) -> dict:
@@ -108,6 +126,31 @@ def test_the_cap_stops_the_stage_and_a_higher_one_goes_on(server, tmp_path):
     assert record.details["num_reused"] == paid
     assert record.details["num_kept"] == NUM
     assert server.counts()["num_requests"] == NUM
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ray_s_metrics_show_the_stage_while_it_runs(server, tmp_path):
+    server.change(latency={"kind": "constant", "mean_s": 0.5})
+    seen: list[dict[str, float]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            seen.append(metrics_of_the_cluster("ray_lorid_teacher_"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        record = run(config_of(tmp_path, api=api_of(server)))
+    finally:
+        over.set()
+        watcher.join()
+    assert record.details["num_kept"] == NUM
+    assert 1 <= max(metrics.get("num_in_flight", 0) for metrics in seen) <= 16
+    responses = [metrics["num_responses"] for metrics in seen if "num_responses" in metrics]
+    assert responses == sorted(responses)
+    assert 1 <= responses[-1] <= NUM
+    assert 0 < max(metrics.get("spent", 0) for metrics in seen) <= record.details["spent"]
 
 
 @pytest.mark.vllm
