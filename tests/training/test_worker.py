@@ -12,7 +12,7 @@ from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.demo.generator import generate
-from lorid.distributed import training
+from lorid.distributed import training_worker
 from lorid.method.roles import Role
 
 IR, KG, DR = Role
@@ -52,10 +52,10 @@ def run(tmp_path, monkeypatch):
         name = f"reports-{len(list(tmp_path.iterdir()))}"
         ray_train, board = FakeRayTrain(tmp_path / name), FakeBoard()
         found = None if resume_from is None else Checkpoint.from_directory(resume_from)
-        monkeypatch.setattr(training, "report", ray_train.report)
-        monkeypatch.setattr(training, "get_checkpoint", lambda: found)
-        monkeypatch.setattr(training.ray, "get", lambda value: value)
-        training._train_in_worker(
+        monkeypatch.setattr(training_worker, "report", ray_train.report)
+        monkeypatch.setattr(training_worker, "get_checkpoint", lambda: found)
+        monkeypatch.setattr(training_worker.ray, "get", lambda value: value)
+        training_worker.train_in_worker(
             {
                 "config": config.model_dump_json(),
                 "roles": [str(role) for role in roles],
