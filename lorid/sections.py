@@ -278,6 +278,9 @@ class TeacherConfig(Section):
         return max_cost
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class TrainingConfig(Section):
     """LoRA training of the three roles; the defaults are the published settings.
 
@@ -287,7 +290,8 @@ class TrainingConfig(Section):
     `too_long`: sequences over the cut-off are dropped, or lose the middle of their prompt.
     `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
     from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
-    taken every `validate_every_steps`; `publish` says which weights become the adapter.
+    taken every `validate_every_steps`; `publish` says which weights become the adapter. `trackers`
+    show the steps while they are taken.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -320,6 +324,7 @@ class TrainingConfig(Section):
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1
+    trackers: Annotated[tuple[TrackerName, ...], Field(max_length=3)] = ("tensorboard",)
 
     @field_validator("publish")
     @classmethod

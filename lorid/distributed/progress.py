@@ -3,16 +3,16 @@
     with Progress("knowledge") as progress:
         progress.update("teacher", done=64, total=1600, note="2 set aside")
 
-`StepBoard` is the actor to which training workers send their steps, and why they gave up; the driver
-reads it.
+`StepBoard` is the actor to which training workers send their steps, and why they gave up; the
+driver reads it.
 """
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +25,11 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+if TYPE_CHECKING:
+    from lorid.training.track import RoleTrack
+
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_POSTS = 0.5
 StepRow = Mapping[str, Any]  # a StepMetrics as it travels
 
 
@@ -147,3 +151,28 @@ class StepBoard:
     def read_given_up(self) -> dict[str, str]:
         """The reasons by role."""
         return self.given_up
+
+
+class StepPoster:
+    """A worker's side of the board: sends the steps that it has not sent, twice a second."""
+
+    def __init__(self, board: Any, tracks: "Mapping[Any, RoleTrack]") -> None:
+        self.board, self.tracks = board, tracks
+        self.sent = dict.fromkeys(tracks, 0)
+        self.posted = 0.0
+
+    def post(self, *, at_once: bool = False) -> Any:
+        """Send what is new, if it is time or `at_once`; returns Ray's reference, to be waited for.
+
+        A worker that goes on from a checkpoint has sent nothing, so it begins with step 1.
+        """
+        if not at_once and time.monotonic() - self.posted < SECONDS_BETWEEN_POSTS:
+            return None
+        rows = [
+            asdict(metrics)
+            for role, track in self.tracks.items()
+            for metrics in track.metrics[self.sent[role] :]
+        ]
+        self.sent = {role: len(track.metrics) for role, track in self.tracks.items()}
+        self.posted = time.monotonic()
+        return self.board.post.remote(rows)

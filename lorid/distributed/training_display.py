@@ -1,10 +1,10 @@
 """What the driver shows of three trainings: one table on a terminal, plain lines elsewhere.
 
-    with TrainingDisplay() as display:
-        display.show(rows)        # new steps of any role, in order
+with TrainingDisplay() as display:
+    display.show(rows)        # new steps of any role, in order
 
-    role                   step  loss       lr  grad   tok/s  supervised   memory  left
-    intuitive_reasoner  120/400 0.612  4.9e-05  0.81  12,345       8,123  1.2 GiB  1:23
+role                   step  loss       lr  grad   tok/s  supervised   memory  left
+intuitive_reasoner  120/400 0.612  4.9e-05  0.81  12,345       8,123  1.2 GiB  1:23
 """
 
 import sys
@@ -63,7 +63,7 @@ class TrainingDisplay:
         """Take in new steps; cheap to call often."""
         for row in rows:
             self.newest[Role(row["role"])] = row
-        for role in {Role(row["role"]) for row in rows}:
+        for role in dict.fromkeys(Role(row["role"]) for row in rows):
             newest = self.newest[role]
             self.tracks.setdefault(role, Track()).note(newest["step"])
             if self.live is None:

@@ -7,9 +7,7 @@ StepBoard without waiting. What would fail in the same way again is said to the 
 """
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +20,7 @@ from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import opened, seal
+from lorid.distributed.progress import StepPoster
 from lorid.errors import AdapterMismatch, TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
@@ -31,7 +30,6 @@ from lorid.training.batches import EncodingCounts, Example, encode_examples
 from lorid.training.loop import TrainingSession
 from lorid.training.pace import Pace
 
-SECONDS_BETWEEN_POSTS = 0.5
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
 
@@ -87,21 +85,25 @@ def _train_to_the_end(
 ) -> None:
     training = session.config.training
     pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
-    posted = 0.0
+    poster = StepPoster(board, session.tracks)
+    for role, found in counts.items():
+        if said := found.said(max_tokens=training.max_sequence_tokens):
+            board.note.remote(role, said)
+    poster.post()
     if not session.is_active:
         _report(session, counts)
     while session.is_active:
         try:
-            all_metrics = session.train_step()
+            session.train_step()
         except TrainingError as error:
+            ray.get(poster.post(at_once=True))
             raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
-        if not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
-            for metrics in all_metrics:
-                board.post.remote(metrics.role, asdict(metrics))
-            posted = time.monotonic()
+        poster.post()
         if pace.is_due(session.step) or not session.is_active:
             _report(session, counts)
             pace.saved(session.step)
+    # Waited for, so that the driver has every step when this worker has ended.
+    ray.get(poster.post(at_once=True))
     for role, track in session.tracks.items():
         if track.failure is not None:
             reason = f"{track.failure}; {pace.last_checkpoint()}"
