@@ -278,6 +278,9 @@ class TeacherConfig(Section):
         return max_cost
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class TrainingConfig(Section):
     """LoRA training of the three roles; the defaults are the published settings.
 
@@ -291,6 +294,7 @@ class TrainingConfig(Section):
     `num_workers` share the sequences of each step of a role, or of all in fused mode; `num_cpus`,
     `num_gpus` and `num_threads` are those of one worker. With fewer GPUs than trainings they may
     share one, each having at least `min_gpu_share` of it; None lets them take turns instead.
+    `trackers` show the steps while they are taken.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -325,6 +329,7 @@ class TrainingConfig(Section):
     num_gpus: Annotated[float, Field(ge=0)] = 1
     min_gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
     num_threads: Annotated[int, Field(ge=1)] = 1
+    trackers: Annotated[tuple[TrackerName, ...], Field(max_length=3)] = ("tensorboard",)
 
     @field_validator("publish")
     @classmethod

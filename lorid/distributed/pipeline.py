@@ -62,6 +62,10 @@ def run_pipeline(
     """
     from lorid.distributed.cluster import connected, require_accelerators
 
+    if "train" in stages:
+        from lorid.training.trackers import check_trackers
+
+        check_trackers(config.training.trackers)
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
     before, on_ray = _split(stages)

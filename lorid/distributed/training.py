@@ -4,7 +4,8 @@
        |------ thread KG --- TorchTrainer.fit() --- worker -----------------+--> checkpoints in the
        |------ thread DR --- TorchTrainer.fit() --- worker -----------------'    store's train-runs/
        |                                              |
-       `-- display <-- StepBoard actor <--------------'  newest step metrics, sent without waiting
+       `-- display <-- StepBoard actor <--------------'  steps, sent without waiting
+           trackers
 
 With `training.mode: fused` there is one thread and one worker, which holds the base once; and a
 training may have several workers, which share the sequences of each step. How many trainings run at
@@ -32,19 +33,22 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
 from lorid.distributed.cluster import alive_nodes, nodes_to_come, num_waiting, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.opening import Announce
 from lorid.distributed.placement import Demand, Placement, place
-from lorid.distributed.progress import Progress, StepBoard
+from lorid.distributed.progress import StepBoard, StepRow
+from lorid.distributed.training_display import TrainingDisplay
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
 from lorid.method.roles import Role
 from lorid.training.adapters import check_training
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
+from lorid.training.trackers import TrackedRun, Trackers
 
 SECONDS_BETWEEN_NOTES = 30.0
 
@@ -101,15 +105,19 @@ def train_roles(
         threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
         for group in groups
     ]
-    with Progress("train") as progress:
+    with (
+        TrainingDisplay() as display,
+        Trackers(training.trackers, runs=_tracked(config, jobs), warn=display.say) as trackers,
+    ):
+        follower = _Follower(board, display=display, trackers=trackers)
         for thread in threads:
             thread.start()
-        waits = _Waits(config, placement, announce=announce)
+        waits = _Waits(config, placement, say=display.say)
         while any(thread.is_alive() for thread in threads):
-            _show(progress, board)
+            follower.look()
             waits.say()
             time.sleep(0.5)
-        _show(progress, board)
+        follower.look()
     if failures:
         logs = cast("dict[str, str]", ray.get(board.read_logs.remote()))
         raise _explained(failures, logs) from next(iter(failures.values()))
@@ -130,9 +138,9 @@ def _placement(config: RunConfig, *, num_trainings: int) -> Placement:
 class _Waits:
     """Says now and then what trainings wait for, as long as some have no place."""
 
-    def __init__(self, config: RunConfig, placement: Placement, *, announce: Announce) -> None:
+    def __init__(self, config: RunConfig, placement: Placement, *, say: Announce) -> None:
         self.resources = _resources(config, placement.num_gpus)
-        self.announce, self.said = announce, time.monotonic()
+        self.tell, self.said = say, time.monotonic()
 
     def say(self) -> None:
         """Look, if it is time."""
@@ -141,7 +149,7 @@ class _Waits:
         self.said = time.monotonic()
         if num := num_waiting(self.resources):
             asked = ", ".join(f"{count:g} {name}" for name, count in self.resources.items())
-            self.announce(f"  train: {num} workers of {asked} wait for room in the cluster")
+            self.tell(f"{num} workers of {asked} wait for room in the cluster")
 
 
 def _group_name(group: Sequence[RoleJob]) -> str:
@@ -215,11 +223,42 @@ def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any
         job.publish(Path(clean), details)
 
 
-def _show(progress: Progress, board: Board) -> None:
-    boards = cast("dict[str, dict[str, float]]", ray.get(board.read.remote()))
-    for role, newest in boards.items():
-        note = f"loss {newest['loss']:.3f}  {newest['tokens_per_s']:,.0f} tok/s"
-        progress.update(role, done=int(newest["step"]), total=int(newest["num_steps"]), note=note)
+def _tracked(config: RunConfig, jobs: Sequence[RoleJob]) -> dict[str, TrackedRun]:
+    """The roles' trainings as trackers know them."""
+    settings = config.training.model_dump(mode="json", exclude={"start_from"})
+    store = open_store(config.store)
+    return {
+        str(job.role): TrackedRun(
+            name=job.run_name,
+            group=config.name,
+            settings={"role": str(job.role), "student": config.student.path, **settings},
+            store=store,
+        )
+        for job in jobs
+    }
+
+
+class _Follower:
+    """Takes what is new from the board to the display and the trackers."""
+
+    def __init__(self, board: Board, *, display: TrainingDisplay, trackers: Trackers) -> None:
+        self.board, self.display, self.trackers = board, display, trackers
+        self.seen: dict[str, int] = {}
+        self.told: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Once; cheap to call often."""
+        rows, notes = cast(
+            "tuple[list[StepRow], dict[str, str]]", ray.get(self.board.read.remote(self.seen))
+        )
+        for role, note in notes.items():
+            if self.told.get(role) != note:
+                self.display.say(f"{role}: {note}")
+        self.told = notes
+        if rows:
+            self.seen |= {row["role"]: row["step"] for row in rows}
+            self.display.show(rows)
+            self.trackers.log(rows)
 
 
 def _explained(failures: Mapping[Role, Exception], logs: Mapping[str, str]) -> TrainingError:

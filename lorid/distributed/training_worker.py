@@ -11,9 +11,7 @@ will be taken) is put to the vote.
 import os
 import socket
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +25,7 @@ from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import CheckpointSender, opened
 from lorid.distributed.preemption import Notices
+from lorid.distributed.progress import StepPoster
 from lorid.errors import AdapterMismatch, TrainingError
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
@@ -37,7 +36,6 @@ from lorid.training.loop import TrainingSession
 from lorid.training.pace import Pace
 from lorid.training.ranks import Ranks
 
-SECONDS_BETWEEN_POSTS = 0.5
 Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
 
 
@@ -115,28 +113,45 @@ def _train_to_the_end(
     pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
     notices = Notices(ranks, ask_ray=get_preemption_info)
     sender = CheckpointSender()
-    posted = 0.0
+    # Ranks have the same steps: one tells the driver.
+    poster = StepPoster(board, session.tracks, is_silent=ranks.rank != 0)
+    if ranks.rank == 0:
+        _note_what_was_too_long(board, counts, max_tokens=training.max_sequence_tokens)
+    poster.post()
     if not session.is_active:
         sender.send(session, _summary(session, counts))
     while session.is_active:
         try:
-            all_metrics = session.train_step()
+            session.train_step()
         except TrainingError as error:
+            _post_the_rest(poster)
             raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
-        is_time = not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS
-        if is_time and ranks.rank == 0:
-            for metrics in all_metrics:
-                board.post.remote(metrics.role, asdict(metrics))
-            posted = time.monotonic()
+        poster.post()
         (is_due,) = ranks.any(pace.is_due(session.step))
         if notices.seen() or is_due or not session.is_active:
             sender.send(session, _summary(session, counts))
             pace.saved(session.step)
     notices.stop()
+    _post_the_rest(poster)
     for role, track in session.tracks.items():
         if track.failure is not None:
             reason = f"{track.failure}; {pace.last_checkpoint()}"
             ray.get(board.give_up.remote(role, reason))
+
+
+def _note_what_was_too_long(
+    board: Board, counts: Mapping[Role, EncodingCounts], *, max_tokens: int
+) -> None:
+    for role, found in counts.items():
+        if said := found.said(max_tokens=max_tokens):
+            board.note.remote(role, said)
+
+
+def _post_the_rest(poster: StepPoster) -> None:
+    """Waited for, so that the driver has every step when this worker has ended."""
+    sent = poster.post(at_once=True)
+    if sent is not None:
+        ray.get(sent)
 
 
 def _summary(

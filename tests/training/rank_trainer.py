@@ -22,7 +22,7 @@ from lorid.training.loop import TrainingSession
 from lorid.training.ranks import CPU, Ranks
 
 IR, KG, DR = Role
-TIMINGS = ("seconds", "tokens_per_s", "supervised_tokens_per_s")
+TIMINGS = ("seconds", "tokens_per_s", "supervised_tokens_per_s", "memory_bytes")
 
 
 def examples() -> dict[Role, list[Example]]:

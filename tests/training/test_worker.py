@@ -22,9 +22,11 @@ class FakeBoard:
     """The actor's methods, called at once."""
 
     def __init__(self) -> None:
-        self.posted: list[str] = []
+        self.posted: list[dict] = []
         self.given_up: dict[str, str] = {}
-        self.post = SimpleNamespace(remote=lambda role, metrics: self.posted.append(role))
+        self.notes: dict[str, str] = {}
+        self.post = SimpleNamespace(remote=self.posted.extend)
+        self.note = SimpleNamespace(remote=self.notes.__setitem__)
         self.give_up = SimpleNamespace(remote=self.given_up.__setitem__)
         self.logs: dict[str, str] = {}
         self.began = SimpleNamespace(remote=self.logs.__setitem__)
@@ -92,7 +94,9 @@ def test_a_fused_worker_reports_all_roles_and_resumes_bit_for_bit(run):
     reports, board = call(config_of(store), list(Role))
     assert [summary[DR]["step"] for summary, _ in reports] == [1, 2, 3, 4, 5]
     assert [summary[IR]["step"] for summary, _ in reports] == [1, 2, 2, 2, 2]
-    assert set(board.posted) == set(Role)
+    posted = {role: [row["step"] for row in board.posted if row["role"] == role] for role in Role}
+    last = reports[-1][0]
+    assert posted == {role: list(range(1, last[role]["step"] + 1)) for role in Role}
     assert not board.given_up
 
     resumed, _ = call(config_of(store), list(Role), resume_from=reports[2][1])
