@@ -278,6 +278,9 @@ class TeacherConfig(Section):
         return max_cost
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class TrainingConfig(Section):
     """LoRA training of the three roles; the defaults are the published settings.
 
@@ -288,6 +291,10 @@ class TrainingConfig(Section):
     `start_from`: by role, the folder of a PEFT adapter with this rank and these targets to go on
     from, instead of a fresh one. `validation_fraction` of the problems is held out, and its loss
     taken every `validate_every_steps`; `publish` says which weights become the adapter.
+    `num_workers` share the sequences of each step of a role, or of all in fused mode; `num_cpus`,
+    `num_gpus` and `num_threads` are those of one worker. With fewer GPUs than trainings they may
+    share one, each having at least `min_gpu_share` of it; None lets them take turns instead.
+    `trackers` show the steps while they are taken.
     """
 
     mode: Literal["separate", "fused"] = "separate"
@@ -317,9 +324,12 @@ class TrainingConfig(Section):
     checkpoint_every_steps: Annotated[int, Field(ge=1)] = 200
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 1
     num_cpus: Annotated[float, Field(ge=0)] = 1
     num_gpus: Annotated[float, Field(ge=0)] = 1
+    min_gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
     num_threads: Annotated[int, Field(ge=1)] = 1
+    trackers: Annotated[tuple[TrackerName, ...], Field(max_length=3)] = ("tensorboard",)
 
     @field_validator("publish")
     @classmethod

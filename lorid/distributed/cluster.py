@@ -6,7 +6,6 @@ every process bounds its own threads.
 """
 
 import logging
-import math
 import os
 import resource
 import secrets
@@ -16,13 +15,15 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import yaml
 
 from lorid.config import RunConfig
+from lorid.distributed.placement import Nodes
 from lorid.errors import ResourceError, one_line
 
 LOCAL_CPUS = 8
@@ -103,21 +104,83 @@ def only_errors(logger: str) -> None:
     logging.getLogger(logger).setLevel(logging.ERROR)
 
 
-def concurrent_slots(*, num_cpus: float, num_gpus: float, wanted: int) -> int:
-    """How many workers of that size the nodes of now hold at once, 1 to `wanted`.
-
-    `wanted` when no node can hold one yet: an autoscaler may still bring it.
-    """
+def alive_nodes() -> list[Nodes]:
+    """What the cluster has now, whoever uses it."""
     import ray
 
-    slots = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            has = node["Resources"]
-            by_cpu = has.get("CPU", 0) / num_cpus if num_cpus else math.inf
-            by_gpu = has.get("GPU", 0) / num_gpus if num_gpus else math.inf
-            slots += int(min(by_cpu, by_gpu, wanted))
-    return min(slots, wanted) or wanted
+    return [
+        Nodes(num_cpus=node["Resources"].get("CPU", 0), num_gpus=node["Resources"].get("GPU", 0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def nodes_to_come() -> list[Nodes] | None:
+    """All nodes that the cluster's autoscaler may come to; none without one, None if not known.
+
+    It is known for a cluster of this process, where a platform tells Ray, and on the machine of the
+    autoscaler itself, whose command names its file. A job usually runs there.
+    """
+    import ray
+    from ray._private.state import state
+
+    if not os.environ.get("RAY_ADDRESS"):
+        return []
+    told = state.get_cluster_config()
+    if told is not None and told.node_group_configs:
+        return [
+            _nodes(dict(group.resources), count=group.max_count)
+            for group in told.node_group_configs
+        ]
+    command = _autoscaler_command(ray.get_runtime_context().gcs_address)
+    if command is None:
+        return None
+    flag = "--autoscaling-config="
+    named = [word.removeprefix(flag) for word in command if word.startswith(flag)]
+    return _nodes_in(Path(named[0]).expanduser()) if named else []
+
+
+def num_waiting(resources: Mapping[str, float]) -> int:
+    """How many places of that size are asked for that the cluster has no room for yet."""
+    from ray.util import placement_group_table
+
+    return sum(
+        list(group["bundles"].values()).count(dict(resources))
+        for group in placement_group_table().values()
+        if group["state"] in ("PENDING", "RESCHEDULING")
+    )
+
+
+def _autoscaler_command(gcs_address: str) -> list[str] | None:
+    """How the cluster's monitor was started, if it runs on this machine."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        is_monitor = any(word.endswith("monitor.py") for word in command[:3])
+        if is_monitor and f"--gcs-address={gcs_address}" in command:
+            return command
+    return None
+
+
+def _nodes_in(file: Path) -> list[Nodes] | None:
+    """The worker types of a cluster launcher's file; a type without numbers is not known."""
+    try:
+        config = yaml.safe_load(file.read_text())
+        head, most = config.get("head_node_type"), config.get("max_workers", 2)
+        return [
+            # Where a file names no CPUs, the cloud's machine type does: then it is not known.
+            _nodes(
+                {"CPU": kind["resources"]["CPU"], **kind["resources"]},
+                count=min(most, kind.get("max_workers", most)),
+            )
+            for name, kind in config["available_node_types"].items()
+            if name != head
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _nodes(resources: Mapping[str, float], *, count: int) -> Nodes:
+    return Nodes(num_cpus=resources.get("CPU", 0), num_gpus=resources.get("GPU", 0), count=count)
 
 
 def require_accelerators(config: RunConfig, *, stages: Sequence[str]) -> None:

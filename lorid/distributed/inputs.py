@@ -81,10 +81,10 @@ def teacher_inputs(config: RunConfig) -> dict[str, Any]:
 def adapter_inputs(config: RunConfig, role: Role) -> dict[str, Any]:
     """Inputs of one adapter: the knowledge, the student, the settings of this role."""
     placement = {
-        "num_cpus", "num_gpus", "num_threads", "max_failures", "checkpoint_every_steps",
-        "checkpoint_minutes", "num_epochs", "num_epochs_by_role", "mode", "micro_batch_tokens",
-        "micro_batch_sequences", "gradient_checkpointing", "start_from",
-        "validate_every_steps",
+        "num_workers", "num_cpus", "num_gpus", "num_threads", "max_failures",
+        "checkpoint_every_steps", "checkpoint_minutes", "num_epochs", "num_epochs_by_role", "mode",
+        "micro_batch_tokens", "micro_batch_sequences", "gradient_checkpointing", "start_from",
+        "validate_every_steps", "min_gpu_share", "trackers",
     }  # fmt: skip
     settings = config.training.model_dump(mode="json", exclude=placement)
     start = config.training.start_from.get(role)

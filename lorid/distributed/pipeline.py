@@ -63,6 +63,10 @@ def run_pipeline(
     """
     from lorid.distributed.cluster import connected, require_accelerators
 
+    if "train" in stages:
+        from lorid.training.trackers import check_trackers
+
+        check_trackers(config.training.trackers)
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
     before, on_ray = _split(stages)
@@ -181,6 +185,7 @@ def train(run: Run) -> dict[str, Record]:
             run.config,
             jobs=[job_of(role) for role in missing],
             knowledge_address=source.address,
+            announce=run.announce,
         )
     return {"triple": bind_triple(run)}
 

@@ -3,16 +3,16 @@
     with Progress("knowledge") as progress:
         progress.update("teacher", done=64, total=1600, note="2 set aside")
 
-`StepBoard` is the actor to which training workers send their newest metrics, and why they gave up;
-the driver reads it.
+`StepBoard` is the actor to which training workers send their steps, and why they gave up; the
+driver reads it.
 """
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +25,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+if TYPE_CHECKING:
+    from lorid.training.track import RoleTrack
+
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_POSTS = 0.5
+StepRow = Mapping[str, Any]  # a StepMetrics as it travels
 
 
 @dataclass
@@ -37,6 +42,19 @@ class Track:
     printed: float = 0.0
     done: int = 0
     task: TaskID | None = None
+
+    def note(self, done: int) -> None:
+        """Remember when the first was done."""
+        if done and not self.first_done:
+            # Engines load before the first is done; that time says nothing about what is left.
+            self.first_seen, self.first_done = time.monotonic(), done
+
+    def seconds_left(self, *, done: int, total: int) -> float | None:
+        """At the pace since the first was done; None before there is one."""
+        since_first = done - self.first_done
+        if not since_first:
+            return None
+        return (time.monotonic() - self.first_seen) / since_first * (total - done)
 
 
 @dataclass
@@ -75,9 +93,7 @@ class Progress:
     def update(self, name: str, *, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` are finished; cheap to call often."""
         track = self.tracks.setdefault(name, Track())
-        if done and not track.first_done:
-            # Engines load before the first is done; that time says nothing about what is left.
-            track.first_seen, track.first_done = time.monotonic(), done
+        track.note(done)
         if self.bars is not None:
             if track.task is None:
                 track.task = self.bars.add_task(name, total=total, note=note)
@@ -94,27 +110,48 @@ class Progress:
         if done == track.done and track.printed:
             return
         track.printed = now
-        since_first = done - track.first_done
-        seconds = (now - track.first_seen) / since_first * (total - done) if since_first else None
+        seconds = track.seconds_left(done=done, total=total)
         left = "starting" if seconds is None else f"{seconds:.0f} s left"
         text = f"{self.stage}: {name} {done}/{total}  {left}  {note}".rstrip()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class StepBoard:
-    """Holds the newest metrics of each role; an actor of its own, started by the driver."""
+    """Holds the steps of each role; an actor of its own, started by the driver.
+
+    Workers post a role's steps in order, and all of them again when they go on from a checkpoint:
+    each is kept once.
+    """
 
     def __init__(self) -> None:
-        self.newest: dict[str, dict[str, float | int | str]] = {}
+        self.steps: dict[str, list[StepRow]] = {}
+        self.notes: dict[str, str] = {}
         self.given_up: dict[str, str] = {}
+        self.logs: dict[str, str] = {}
 
-    def post(self, role: str, metrics: Mapping[str, float | int | str]) -> None:
-        """Replace a role's newest metrics."""
-        self.newest[role] = dict(metrics)
+    def began(self, role: str, log: str) -> None:
+        """Note where the newest worker of a role writes its log."""
+        self.logs[str(role)] = log
 
-    def read(self) -> dict[str, dict[str, float | int | str]]:
-        """The newest metrics by role."""
-        return self.newest
+    def read_logs(self) -> dict[str, str]:
+        """The places by role."""
+        return self.logs
+
+    def post(self, rows: Sequence[StepRow]) -> None:
+        """Add the steps that are new."""
+        for row in rows:
+            known = self.steps.setdefault(str(row["role"]), [])
+            if row["step"] == len(known) + 1:
+                known.append(row)
+
+    def note(self, role: str, text: str) -> None:
+        """Keep a line that the user should see."""
+        self.notes[str(role)] = text
+
+    def read(self, after: Mapping[str, int]) -> tuple[list[StepRow], dict[str, str]]:
+        """The steps that come after those, and every role's note."""
+        rows = [row for role, rows in self.steps.items() for row in rows[after.get(role, 0) :]]
+        return rows, self.notes
 
     def give_up(self, role: str, reason: str) -> None:
         """Note that a role's worker stopped for a reason that no retry mends."""
@@ -123,3 +160,35 @@ class StepBoard:
     def read_given_up(self) -> dict[str, str]:
         """The reasons by role."""
         return self.given_up
+
+
+class StepPoster:
+    """A worker's side of the board: sends the steps that it has not sent, twice a second.
+
+    Workers of one training have the same steps: all but one are silent.
+    """
+
+    def __init__(
+        self, board: Any, tracks: "Mapping[Any, RoleTrack]", *, is_silent: bool = False
+    ) -> None:
+        self.board, self.tracks, self.is_silent = board, tracks, is_silent
+        self.sent = dict.fromkeys(tracks, 0)
+        self.posted = 0.0
+
+    def post(self, *, at_once: bool = False) -> Any:
+        """Send what is new, if it is time or `at_once`; returns Ray's reference, to be waited for.
+
+        A worker that goes on from a checkpoint has sent nothing, so it begins with step 1.
+        """
+        if self.is_silent:
+            return None
+        if not at_once and time.monotonic() - self.posted < SECONDS_BETWEEN_POSTS:
+            return None
+        rows = [
+            asdict(metrics)
+            for role, track in self.tracks.items()
+            for metrics in track.metrics[self.sent[role] :]
+        ]
+        self.sent = {role: len(track.metrics) for role, track in self.tracks.items()}
+        self.posted = time.monotonic()
+        return self.board.post.remote(rows)

@@ -4,13 +4,17 @@
        |------ thread KG --- TorchTrainer.fit() --- worker -----------------+--> checkpoints in the
        |------ thread DR --- TorchTrainer.fit() --- worker -----------------'    store's train-runs/
        |                                              |
-       `-- display <-- StepBoard actor <--------------'  newest step metrics, sent without waiting
+       `-- display <-- StepBoard actor <--------------'  steps, sent without waiting
+           trackers
 
-With `training.mode: fused` there is one thread and one worker, which holds the base once. Nothing
-waits for another role. A role that fails does not stop the others: what they finish is published,
-and the next run trains only what is missing. `report` is a barrier and throttles, so workers report
-at checkpoints only; a worker that dies goes on from its newest checkpoint. What no retry can mend
-is found here before workers start, or said by the worker to the board, and is not retried.
+With `training.mode: fused` there is one thread and one worker, which holds the base once; and a
+training may have several workers, which share the sequences of each step. How many trainings run at
+once is decided by `lorid.distributed.placement`; apart from that, nothing waits for another role. A
+role that fails does not stop the others: what they finish is published, and the next run trains
+only what is missing. `report` is a barrier and throttles, so workers report at checkpoints only; a
+worker that dies goes on from its newest checkpoint. What no retry can mend is found here before
+workers start, or said by the worker to the board, and is not retried. What a worker does is
+`lorid.distributed.training_worker`.
 """
 
 import hashlib
@@ -19,43 +23,34 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import ray
-import torch
-from ray.train import (
-    Checkpoint,
-    CheckpointConfig,
-    FailureConfig,
-    ScalingConfig,
-    get_checkpoint,
-    report,
-)
+from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lorid.artifacts.enriched import read_enriched
-from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
-from lorid.distributed.checkpoints import checkpoint_storage, opened, seal
-from lorid.distributed.cluster import concurrent_slots, only_errors
+from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
+from lorid.distributed.cluster import alive_nodes, nodes_to_come, num_waiting, only_errors
 from lorid.distributed.failures import root_cause
-from lorid.distributed.progress import Progress, StepBoard
-from lorid.errors import AdapterMismatch, TrainingError, one_line
-from lorid.method.problems import EnrichedProblem
+from lorid.distributed.opening import Announce
+from lorid.distributed.placement import Demand, Placement, place
+from lorid.distributed.progress import StepBoard, StepRow
+from lorid.distributed.training_display import TrainingDisplay
+from lorid.distributed.training_worker import Board, train_in_worker
+from lorid.errors import TrainingError, one_line
 from lorid.method.roles import Role
-from lorid.method.templates import TokenizerLike
-from lorid.training.adapters import check_training, load_tokenizer
-from lorid.training.batches import EncodingCounts, Example, encode_examples
-from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER, TrainingSession
-from lorid.training.pace import Pace
+from lorid.training.adapters import check_training
+from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
+from lorid.training.trackers import TrackedRun, Trackers
 
-SECONDS_BETWEEN_POSTS = 0.5
-Board = Any  # the StepBoard's actor handle, whose methods Ray makes as it runs
+SECONDS_BETWEEN_NOTES = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +62,40 @@ class RoleJob:
     publish: Callable[[Path, Mapping[str, Any]], None]
 
 
-def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str) -> None:
+def train_roles(
+    config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str, announce: Announce
+) -> None:
     """Train the roles, at once or fused, publishing each as its run finishes.
 
     Raises:
         AdapterMismatch, ConfigError: the base does not fit the settings; nothing was started.
+        ResourceError: the cluster will never have room for one training; nothing was started.
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
     check_training(config)
     only_errors("ray.train")
     groups = [list(jobs)] if training.mode == "fused" else [[job] for job in jobs]
-    slots = concurrent_slots(
-        num_cpus=training.num_cpus, num_gpus=training.num_gpus, wanted=len(groups)
-    )
-    gate = threading.Semaphore(slots)
-    board = ray.remote(num_cpus=0)(StepBoard).remote()
+    placement = _placement(config, num_trainings=len(groups))
+    announce(f"  train: {placement.why}")
+    gate = threading.Semaphore(placement.at_once)
+    # Beside the driver: a worker's node may go.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = cast("Any", ray.remote(num_cpus=0)(StepBoard))
+    board = actor.options(scheduling_strategy=here).remote()
     failures: dict[Role, Exception] = {}
 
     def run(group: Sequence[RoleJob]) -> None:
         with gate:
             try:
                 failures.update(
-                    _train_group(config, group, knowledge_address=knowledge_address, board=board)
+                    _train_group(
+                        config,
+                        group,
+                        knowledge_address=knowledge_address,
+                        board=board,
+                        num_gpus=placement.num_gpus,
+                    )
                 )
             except Exception as error:
                 failures.update({job.role: error for job in group})
@@ -99,15 +105,51 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
         for group in groups
     ]
-    with Progress("train") as progress:
+    with (
+        TrainingDisplay() as display,
+        Trackers(training.trackers, runs=_tracked(config, jobs), warn=display.say) as trackers,
+    ):
+        follower = _Follower(board, display=display, trackers=trackers)
         for thread in threads:
             thread.start()
+        waits = _Waits(config, placement, say=display.say)
         while any(thread.is_alive() for thread in threads):
-            _show(progress, board)
+            follower.look()
+            waits.say()
             time.sleep(0.5)
-        _show(progress, board)
+        follower.look()
     if failures:
-        raise _explained(failures) from next(iter(failures.values()))
+        logs = cast("dict[str, str]", ray.get(board.read_logs.remote()))
+        raise _explained(failures, logs) from next(iter(failures.values()))
+
+
+def _placement(config: RunConfig, *, num_trainings: int) -> Placement:
+    training = config.training
+    demand = Demand(
+        num_trainings=num_trainings,
+        num_workers=training.num_workers,
+        num_cpus=training.num_cpus,
+        num_gpus=training.num_gpus,
+        min_gpu_share=training.min_gpu_share,
+    )
+    return place(demand, now=alive_nodes(), to_come=nodes_to_come())
+
+
+class _Waits:
+    """Says now and then what trainings wait for, as long as some have no place."""
+
+    def __init__(self, config: RunConfig, placement: Placement, *, say: Announce) -> None:
+        self.resources = _resources(config, placement.num_gpus)
+        self.tell, self.said = say, time.monotonic()
+
+    def say(self) -> None:
+        """Look, if it is time."""
+        if time.monotonic() - self.said < SECONDS_BETWEEN_NOTES:
+            return
+        self.said = time.monotonic()
+        if num := num_waiting(self.resources):
+            asked = ", ".join(f"{count:g} {name}" for name, count in self.resources.items())
+            self.tell(f"{num} workers of {asked} wait for room in the cluster")
 
 
 def _group_name(group: Sequence[RoleJob]) -> str:
@@ -118,16 +160,25 @@ def _group_name(group: Sequence[RoleJob]) -> str:
     return f"{group[0].run_name.partition('-' + group[0].role)[0]}-fused-{digest}"
 
 
+def _resources(config: RunConfig, num_gpus: float) -> dict[str, float]:
+    """What one worker asks of Ray."""
+    asked = {"CPU": config.training.num_cpus, "GPU": num_gpus}
+    return {name: count for name, count in asked.items() if count} or {"CPU": 0}
+
+
 def _train_group(
-    config: RunConfig, group: Sequence[RoleJob], *, knowledge_address: str, board: Board
+    config: RunConfig,
+    group: Sequence[RoleJob],
+    *,
+    knowledge_address: str,
+    board: Board,
+    num_gpus: float,
 ) -> dict[Role, Exception]:
     """Train and publish; returns the roles that their worker gave up, and why."""
-    training = config.training
-    resources = {"CPU": training.num_cpus}
-    if training.num_gpus:
-        resources["GPU"] = training.num_gpus
+    training, name = config.training, _group_name(group)
+    prune(config.store, name)
     trainer = TorchTrainer(
-        _train_in_worker,
+        train_in_worker,
         train_loop_config={
             "config": config.model_dump_json(),
             "roles": [str(job.role) for job in group],
@@ -135,16 +186,19 @@ def _train_group(
             "board": board,
         },
         scaling_config=ScalingConfig(
-            num_workers=1, use_gpu=training.num_gpus > 0, resources_per_worker=resources
+            num_workers=training.num_workers,
+            use_gpu=num_gpus > 0,
+            resources_per_worker=_resources(config, num_gpus),
         ),
         run_config=RayRunConfig(
-            name=_group_name(group),
+            name=name,
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     result = trainer.fit()
+    prune(config.store, name)
     given_up = cast("dict[str, str]", ray.get(board.read_given_up.remote()))
     failures: dict[Role, Exception] = {
         job.role: TrainingError(given_up[job.role]) for job in group if job.role in given_up
@@ -169,114 +223,50 @@ def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any
         job.publish(Path(clean), details)
 
 
-def _train_in_worker(settings: dict[str, Any]) -> None:
-    """What each worker runs: load, restore if there is a checkpoint, train, report."""
-    config = RunConfig.model_validate_json(settings["config"])
-    roles, board = [Role(role) for role in settings["roles"]], settings["board"]
-    torch.set_num_threads(config.training.num_threads)
-    try:
-        problems = _fetch_problems(config, settings["knowledge_address"])
-        examples, counts = _encode(config, problems, roles=roles)
-        device = torch.device("cuda" if config.training.num_gpus else "cpu")
-        session = TrainingSession(config, examples=examples, device=device)
-        checkpoint = get_checkpoint()
-        if checkpoint is not None:
-            with opened(checkpoint) as saved:
-                session.restore(saved)
-        _train_to_the_end(session, board=board, counts=counts)
-    except (TrainingError, AdapterMismatch) as error:
-        # It would fail in the same way again: said, and not raised for Ray to retry.
-        for role in roles:
-            ray.get(board.give_up.remote(role, str(error)))
-
-
-def _fetch_problems(config: RunConfig, address: str) -> list[EnrichedProblem]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = open_store(config.store)
-        fetch(store, load_record(store, address), into=Path(folder))
-        return list(read_enriched(Path(folder)))
-
-
-def _encode(
-    config: RunConfig, problems: Sequence[EnrichedProblem], *, roles: Sequence[Role]
-) -> tuple[dict[Role, list[Example]], dict[Role, EncodingCounts]]:
-    tokenizer = cast("TokenizerLike", load_tokenizer(config.student))
-    encoded = {
-        role: encode_examples(
-            problems,
-            tokenizer=tokenizer,
-            family=config.student.family,
-            role=role,
-            max_tokens=config.training.max_sequence_tokens,
-            too_long=config.training.too_long,
+def _tracked(config: RunConfig, jobs: Sequence[RoleJob]) -> dict[str, TrackedRun]:
+    """The roles' trainings as trackers know them."""
+    settings = config.training.model_dump(mode="json", exclude={"start_from"})
+    store = open_store(config.store)
+    return {
+        str(job.role): TrackedRun(
+            name=job.run_name,
+            group=config.name,
+            settings={"role": str(job.role), "student": config.student.path, **settings},
+            store=store,
         )
-        for role in roles
+        for job in jobs
     }
-    examples = {role: found for role, (found, _) in encoded.items()}
-    return examples, {role: counts for role, (_, counts) in encoded.items()}
 
 
-def _train_to_the_end(
-    session: TrainingSession, *, board: Board, counts: Mapping[Role, EncodingCounts]
-) -> None:
-    training = session.config.training
-    pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
-    posted = 0.0
-    if not session.is_active:
-        _report(session, counts)
-    while session.is_active:
-        try:
-            all_metrics = session.train_step()
-        except TrainingError as error:
-            raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
-        if not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
-            for metrics in all_metrics:
-                board.post.remote(metrics.role, asdict(metrics))
-            posted = time.monotonic()
-        if pace.is_due(session.step) or not session.is_active:
-            _report(session, counts)
-            pace.saved(session.step)
-    for role, track in session.tracks.items():
-        if track.failure is not None:
-            reason = f"{track.failure}; {pace.last_checkpoint()}"
-            ray.get(board.give_up.remote(role, reason))
+class _Follower:
+    """Takes what is new from the board to the display and the trackers."""
+
+    def __init__(self, board: Board, *, display: TrainingDisplay, trackers: Trackers) -> None:
+        self.board, self.display, self.trackers = board, display, trackers
+        self.seen: dict[str, int] = {}
+        self.told: dict[str, str] = {}
+
+    def look(self) -> None:
+        """Once; cheap to call often."""
+        rows, notes = cast(
+            "tuple[list[StepRow], dict[str, str]]", ray.get(self.board.read.remote(self.seen))
+        )
+        for role, note in notes.items():
+            if self.told.get(role) != note:
+                self.display.say(f"{role}: {note}")
+        self.told = notes
+        if rows:
+            self.seen |= {row["role"]: row["step"] for row in rows}
+            self.display.show(rows)
+            self.trackers.log(rows)
 
 
-def _report(session: TrainingSession, counts: Mapping[Role, EncodingCounts]) -> None:
-    summary = {
-        str(role): {
-            "step": track.step,
-            "loss": track.metrics[-1].loss if track.metrics else float("nan"),
-            "num_examples": len(track.examples),
-            "num_dropped_too_long": counts[role].num_dropped,
-            "num_truncated": counts[role].num_truncated,
-            **(
-                {}
-                if track.best is None
-                else {"best_step": track.best.step, "best_validation_loss": track.best.loss}
-            ),
-            "train_seconds": round(sum(metrics.seconds for metrics in track.metrics), 1),
-        }
-        for role, track in session.tracks.items()
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        session.save(Path(folder))
-        seal(Path(folder))
-        report(summary, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _show(progress: Progress, board: Board) -> None:
-    boards = cast("dict[str, dict[str, float]]", ray.get(board.read.remote()))
-    for role, newest in boards.items():
-        note = f"loss {newest['loss']:.3f}  {newest['tokens_per_s']:,.0f} tok/s"
-        progress.update(role, done=int(newest["step"]), total=int(newest["num_steps"]), note=note)
-
-
-def _explained(failures: Mapping[Role, Exception]) -> TrainingError:
+def _explained(failures: Mapping[Role, Exception], logs: Mapping[str, str]) -> TrainingError:
     causes = {role: root_cause(error) for role, error in failures.items()}
     roles_by_text: dict[str, list[Role]] = {}
     for role, cause in causes.items():
-        roles_by_text.setdefault(one_line(cause, max_chars=300), []).append(role)
+        log = f" (log: {logs[role]})" if role in logs else ""
+        roles_by_text.setdefault(one_line(cause, max_chars=300) + log, []).append(role)
     lines = [f"{', '.join(roles)}: {text}" for text, roles in roles_by_text.items()]
     error = TrainingError("not trained: " + "; ".join(lines) + "; run again to resume")
     error.exit_code = max(getattr(cause, "exit_code", 1) for cause in causes.values())

@@ -46,17 +46,20 @@ def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
         raise ConfigError(_cannot_load("tokenizer", student, error)) from error
 
 
-def load_base(student: ModelConfig) -> PreTrainedModel:
+def load_base(student: ModelConfig, *, device: torch.device | None = None) -> PreTrainedModel:
     """The base's weights, from safetensors, in the configured precision.
+
+    For training on a CPU in float32 whatever is configured: finer, and faster there.
 
     Raises:
         ConfigError: they cannot be loaded.
     """
+    is_for_cpu = device is not None and device.type == "cpu"
     try:
         return AutoModelForCausalLM.from_pretrained(
             student.path,
             revision=student.revision,
-            dtype=getattr(torch, student.dtype),
+            dtype=torch.float32 if is_for_cpu else getattr(torch, student.dtype),
             trust_remote_code=False,
             use_safetensors=True,
         )

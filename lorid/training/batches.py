@@ -51,6 +51,15 @@ class EncodingCounts:
     num_dropped: int = 0
     num_truncated: int = 0
 
+    def said(self, *, max_tokens: int) -> str:
+        """In words; nothing where no problem was too long."""
+        if not self.num_dropped and not self.num_truncated:
+            return ""
+        return (
+            f"of the sequences over the cut-off of {max_tokens} tokens, {self.num_dropped} "
+            f"dropped, {self.num_truncated} cut in the prompt's middle"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:

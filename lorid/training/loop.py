@@ -8,8 +8,9 @@ A step flattens the sequences of every role in it into micro-batches without pad
 loss is the sum over the supervised tokens of its whole step divided by their number, not a mean of
 means. Logits are computed only where there is a label. A role alone and a role beside others
 (fused) go through the same code: tokens of different sequences never meet, each role's go through
-its own adapter, and dropout is drawn per sequence. A session knows nothing about Ray, or about
-files beyond the folder that it is told to save to.
+its own adapter, and dropout is drawn per sequence. With several ranks each computes its share of
+the step's sequences, and all take the same optimizer step. A session knows nothing about Ray, or
+about files beyond the folder that it is told to save to.
 """
 
 import math
@@ -28,6 +29,7 @@ from lorid.training.adapters import load_base, new_adapters, save_adapter, weigh
 from lorid.training.attention import PACKED_ATTENTION, use_packed_attention
 from lorid.training.batches import Example, FlatBatch, Placed, flatten, micro_batches
 from lorid.training.memory import fits_in_memory
+from lorid.training.ranks import Ranks, shares
 from lorid.training.routing import Route, route_adapters
 from lorid.training.track import RoleTrack, StepMetrics
 
@@ -46,10 +48,13 @@ class TrainingSession:
         examples: Mapping[Role, Sequence[Example]],
         device: torch.device,
         base: PreTrainedModel | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         training = config.training
-        self.config, self.device = config, device
-        self.base = base or load_base(config.student)
+        self.config, self.device, self.ranks = config, device, ranks or Ranks(device=device)
+        # How many workers took part, one number for each time that it changed.
+        self.num_workers = [self.ranks.size]
+        self.base = base or load_base(config.student, device=device)
         use_packed_attention(self.base)
         self.model = new_adapters(self.base, training, roles=list(examples), seed=config.seed)
         self.model.to(device)
@@ -71,6 +76,9 @@ class TrainingSession:
             )
             for role, found in examples.items()
         }
+        if self.ranks.size > 1:
+            # Only a base's own dropout draws from it, and on other sequences on each rank.
+            torch.manual_seed(config.seed + self.ranks.rank)
         self.is_checkpointing = self._chooses_checkpointing()
         if self.is_checkpointing:
             self.base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -120,7 +128,16 @@ class TrainingSession:
         ]
 
     def save(self, folder: Path) -> None:
-        """Write a folder for each role: adapter, metrics so far, all that a resume needs."""
+        """Write a folder for each role: adapter, metrics so far, all that a resume needs.
+
+        Every rank calls it; the first one writes.
+        """
+        # lorid's own dropout needs no state; a base's own, and DoRA's, come from here.
+        state = {"cpu": self.ranks.gather(torch.get_rng_state())}
+        if self.device.type == "cuda":
+            state["cuda"] = self.ranks.gather(torch.cuda.get_rng_state(self.device))
+        if self.ranks.rank:
+            return
         for role, track in self.tracks.items():
             self._save_adapter(track, folder / role / ADAPTER_FOLDER)
             if track.best is not None:
@@ -129,20 +146,20 @@ class TrainingSession:
                 self._save_adapter(track, folder / role / BEST_FOLDER)
                 _copy_into(track.weights, last)
             track.save(folder / role)
-        # lorid's own dropout needs no state; a base's own, and DoRA's, come from here.
-        state = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
-        torch.save(state, folder / RANDOM_FILE)
+        torch.save({**state, "num_workers": self.num_workers}, folder / RANDOM_FILE)
 
     def restore(self, folder: Path) -> None:
-        """Go on exactly where `save` left off."""
+        """Go on exactly where `save` left off; with other ranks, but for the order of sums."""
         for role, track in self.tracks.items():
             track.restore(folder / role)
         state = torch.load(folder / RANDOM_FILE, map_location="cpu", weights_only=True)
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self.device)
+        self.num_workers = list(state["num_workers"])
+        if self.num_workers[-1] != self.ranks.size:
+            self.num_workers.append(self.ranks.size)
+        if self.ranks.rank < len(state["cpu"]):
+            torch.set_rng_state(state["cpu"][self.ranks.rank])
+            if "cuda" in state and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda"][self.ranks.rank], self.device)
 
     def _save_adapter(self, track: RoleTrack, folder: Path) -> None:
         save_adapter(self.model, folder, role=track.role, student=self.config.student)
@@ -153,20 +170,24 @@ class TrainingSession:
             return None
         training = self.config.training
         placed = [Placed(role=track.role, key="", example=one) for one in track.held_out]
-        total = 0.0
+        total = torch.zeros(1, device=self.device)
         self.model.eval()
         with torch.no_grad():
-            for group in micro_batches(placed, max_tokens=training.micro_batch_tokens):
+            for group in micro_batches(self._share(placed), max_tokens=training.micro_batch_tokens):
                 batch = flatten(group, device=self.device)
-                total += float(self._token_losses(batch).sum())
+                total += self._token_losses(batch).sum()
         self.route.clear()
         self.model.train()
-        loss = total / max(1, sum(one.num_supervised for one in track.held_out))
+        self.ranks.sum_([total])
+        loss = float(total) / max(1, sum(one.num_supervised for one in track.held_out))
         track.note_validation(loss)
         return loss
 
     def _backward(self, active: Sequence[RoleTrack]) -> list[float]:
-        """Gather the gradients of the active roles' next steps; returns their losses."""
+        """Gather the gradients of the active roles' next steps; returns their losses.
+
+        Each rank goes over its share of the sequences; sums over all ranks come back.
+        """
         training = self.config.training
         placed = [one for track in active for one in track.upcoming()]
         number = {track.role: index for index, track in enumerate(active)}
@@ -176,7 +197,7 @@ class TrainingSession:
         shares = torch.tensor([1 / max(1, num) for num in num_supervised], device=self.device)
         totals = torch.zeros(len(active), device=self.device)
         for group in micro_batches(
-            placed,
+            self._share(placed),
             max_tokens=training.micro_batch_tokens,
             max_sequences=training.micro_batch_sequences,
         ):
@@ -191,7 +212,17 @@ class TrainingSession:
             parts.sum().backward()
             totals.index_add_(0, roles, parts.detach())
         self.route.clear()
+        for track, num in zip(active, num_supervised, strict=True):
+            # A step without a supervised token has no gradient, not one of zero: nothing to add.
+            if num and self.ranks.size > 1:
+                self.ranks.sum_(track.gradients())
+        self.ranks.sum_([totals])
         return [float(total) for total in totals.tolist()]
+
+    def _share(self, placed: Sequence[Placed]) -> list[Placed]:
+        """What this rank computes of them."""
+        lengths = [one.example.num_tokens for one in placed]
+        return [placed[at] for at in shares(lengths, num=self.ranks.size)[self.ranks.rank]]
 
     def _token_losses(self, batch: FlatBatch) -> torch.Tensor:
         """Cross-entropy of each supervised token, in float32."""

@@ -1,12 +1,15 @@
-"""How much memory a micro-batch's activations take, estimated from the base's shape.
+"""Memory: what a micro-batch's activations take, estimated from the base's shape; what was used.
 
     activation_bytes(base.config, training, num_tokens=4096)
+    peak_memory_bytes(device)
 
 Gradient checkpointing computes the forward pass twice to hold a layer's inputs only; it pays only
 where the activations do not fit. The figures a token and layer were counted from the tensors that
 autograd keeps for transformers' Llama, Mistral and Qwen2 layers with lorid's adapters.
 """
 
+import resource
+import sys
 from typing import Any
 
 import psutil
@@ -49,3 +52,11 @@ def fits_in_memory(
         free = psutil.virtual_memory().available
     needed = activation_bytes(config, training, num_tokens=num_tokens)
     return needed <= SHARE_OF_FREE_MEMORY * free
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that was held so far: on a GPU by torch's tensors, else by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

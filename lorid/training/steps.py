@@ -50,11 +50,10 @@ def filled(
     items: Sequence[T], lengths: Sequence[int], *, max_tokens: int, max_items: int | None = None
 ) -> list[list[T]]:
     """Groups in order of at most so many tokens (or one item) and items; none is divided."""
-    groups: list[list[T]] = [[]]
+    groups: list[list[T]] = []
     num_tokens = 0
     for item, length in zip(items, lengths, strict=True):
-        is_full = num_tokens + length > max_tokens or len(groups[-1]) == max_items
-        if groups[-1] and is_full:
+        if not groups or num_tokens + length > max_tokens or len(groups[-1]) == max_items:
             groups.append([])
             num_tokens = 0
         groups[-1].append(item)

@@ -22,6 +22,7 @@ from lorid.errors import TrainingError
 from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.roles import Role
 from lorid.training.batches import Example, Placed, hold_out
+from lorid.training.memory import peak_memory_bytes
 from lorid.training.steps import plan_steps
 
 STATE_FILE = "state.pt"
@@ -31,7 +32,10 @@ NUM_NAMED_PROBLEMS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """What one optimizer step did; in a fused run `seconds` is shared by the roles in it."""
+    """What one optimizer step did; in a fused run `seconds` is shared by the roles in it.
+
+    `memory_bytes` is the most that the worker held so far: of its GPU, or else of the process.
+    """
 
     role: str
     step: int
@@ -44,6 +48,7 @@ class StepMetrics:
     tokens_per_s: float
     supervised_tokens_per_s: float
     seconds: float
+    memory_bytes: int = 0
     validation_loss: float | None = None
 
 
@@ -116,6 +121,13 @@ class RoleTrack:
             for place, index in enumerate(self.plan[self.step])
         ]
 
+    def gradients(self) -> list[torch.Tensor]:
+        """The gradient of every weight; zeros where this process's sequences gave none."""
+        for weight in self.weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return [weight.grad for weight in self.weights if weight.grad is not None]
+
     def finish_step(self, *, loss: float, guess: float) -> float:
         """Clip and apply the gradient that has been gathered; returns its norm before clipping.
 
@@ -175,6 +187,7 @@ class RoleTrack:
             tokens_per_s=num_tokens / seconds,
             supervised_tokens_per_s=num_supervised / seconds,
             seconds=seconds,
+            memory_bytes=peak_memory_bytes(self.weights[0].device),
             validation_loss=validation_loss,
         )
         self.metrics.append(metrics)

@@ -11,7 +11,7 @@ from tiny import tiny_base
 from lorid.method.roles import Role
 
 NUM_KILLS = int(os.environ.get("LORID_TRAIN_KILLS", "3"))
-TIMINGS = ("seconds", "tokens_per_s", "supervised_tokens_per_s")
+TIMINGS = ("seconds", "tokens_per_s", "supervised_tokens_per_s", "memory_bytes")
 
 
 def rows(folder: Path) -> list[dict]:

@@ -12,7 +12,7 @@ from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.demo.generator import generate
-from lorid.distributed import training
+from lorid.distributed import checkpoints, training_worker
 from lorid.method.roles import Role
 
 IR, KG, DR = Role
@@ -22,22 +22,28 @@ class FakeBoard:
     """The actor's methods, called at once."""
 
     def __init__(self) -> None:
-        self.posted: list[str] = []
+        self.posted: list[dict] = []
         self.given_up: dict[str, str] = {}
-        self.post = SimpleNamespace(remote=lambda role, metrics: self.posted.append(role))
+        self.notes: dict[str, str] = {}
+        self.post = SimpleNamespace(remote=self.posted.extend)
+        self.note = SimpleNamespace(remote=self.notes.__setitem__)
         self.give_up = SimpleNamespace(remote=self.given_up.__setitem__)
+        self.logs: dict[str, str] = {}
+        self.began = SimpleNamespace(remote=self.logs.__setitem__)
 
 
 class FakeRayTrain:
-    """Keeps what is reported; a checkpoint's folder is gone after `report`, so it is copied."""
+    """Keeps what is reported, and removes the folder as an upload in the background does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.reports, self.resume_from = folder, [], None
 
-    def report(self, summary: dict, checkpoint: Checkpoint) -> None:
+    def report(self, summary: dict, *, checkpoint: Checkpoint, **options) -> None:
+        assert options["delete_local_checkpoint_after_upload"]
         place = self.folder / f"report-{len(self.reports)}"
         with checkpoint.as_directory() as source:
             shutil.copytree(source, place)
+        shutil.rmtree(checkpoint.path)
         self.reports.append((summary, place))
 
 
@@ -52,10 +58,11 @@ def run(tmp_path, monkeypatch):
         name = f"reports-{len(list(tmp_path.iterdir()))}"
         ray_train, board = FakeRayTrain(tmp_path / name), FakeBoard()
         found = None if resume_from is None else Checkpoint.from_directory(resume_from)
-        monkeypatch.setattr(training, "report", ray_train.report)
-        monkeypatch.setattr(training, "get_checkpoint", lambda: found)
-        monkeypatch.setattr(training.ray, "get", lambda value: value)
-        training._train_in_worker(
+        monkeypatch.setattr(checkpoints, "report", ray_train.report)
+        monkeypatch.setattr(training_worker, "get_preemption_info", lambda: None)
+        monkeypatch.setattr(training_worker, "get_checkpoint", lambda: found)
+        monkeypatch.setattr(training_worker.ray, "get", lambda value: value)
+        training_worker.train_in_worker(
             {
                 "config": config.model_dump_json(),
                 "roles": [str(role) for role in roles],
@@ -87,7 +94,9 @@ def test_a_fused_worker_reports_all_roles_and_resumes_bit_for_bit(run):
     reports, board = call(config_of(store), list(Role))
     assert [summary[DR]["step"] for summary, _ in reports] == [1, 2, 3, 4, 5]
     assert [summary[IR]["step"] for summary, _ in reports] == [1, 2, 2, 2, 2]
-    assert set(board.posted) == set(Role)
+    posted = {role: [row["step"] for row in board.posted if row["role"] == role] for role in Role}
+    last = reports[-1][0]
+    assert posted == {role: list(range(1, last[role]["step"] + 1)) for role in Role}
     assert not board.given_up
 
     resumed, _ = call(config_of(store), list(Role), resume_from=reports[2][1])

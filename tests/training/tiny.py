@@ -18,6 +18,7 @@ from lorid.config import EngineConfig, ModelConfig, RunConfig, TeacherConfig, Tr
 from lorid.method.roles import Role
 from lorid.training.batches import Example
 from lorid.training.loop import TrainingSession
+from lorid.training.ranks import Ranks
 
 VOCAB_SIZE = 97
 WINDOW = 12
@@ -74,10 +75,15 @@ def tiny_session(
     *,
     kind: str = "qwen2",
     role: Role = Role.INTUITIVE_REASONER,
+    ranks: Ranks | None = None,
 ) -> TrainingSession:
     by_role = examples if isinstance(examples, dict) else {role: examples}
     return TrainingSession(
-        config, examples=by_role, device=torch.device("cpu"), base=tiny_base(kind)
+        config,
+        examples=by_role,
+        device=torch.device("cpu"),
+        base=tiny_base(kind),
+        ranks=ranks,
     )
 
 
