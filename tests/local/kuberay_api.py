@@ -2,15 +2,16 @@
 
     RayCluster.model_validate(document)
 
-Field names, types and choices are those of KubeRay's API reference for `ray.io/v1` (1.6 and 1.7) and
-of Kubernetes' `core/v1`, written down by hand: the custom resource definitions themselves are no
-package of any registry that the tests reach. A field that is not here is refused, so a new one in
-the manifests has to be looked up and added.
+Field names, types and choices are those of KubeRay's API reference for `ray.io/v1` (1.6 and 1.7)
+and of Kubernetes' `core/v1`, written down by hand: the custom resource definitions themselves are
+in no package that the tests could install. A field that is not here is refused, so a new one in the
+manifests has to be looked up and added.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 CPU = r"^([1-9]\d*m?|0\.\d+)$"
 BYTES = r"^[1-9]\d*(Ki|Mi|Gi|Ti)$"
@@ -22,7 +23,7 @@ StringMap = dict[str, str]
 class Strict(BaseModel):
     """No unknown field, and no string where a number is meant: the API server refuses both."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
 class Meta(Strict):
@@ -47,11 +48,11 @@ class Seccomp(Strict):
 
 
 class PodSecurity(Strict):
-    runAsNonRoot: bool
-    runAsUser: int
-    runAsGroup: int | None = None
-    fsGroup: int | None = None
-    seccompProfile: Seccomp
+    run_as_non_root: bool
+    run_as_user: int
+    run_as_group: int | None = None
+    fs_group: int | None = None
+    seccomp_profile: Seccomp
 
 
 class Capabilities(Strict):
@@ -59,7 +60,7 @@ class Capabilities(Strict):
 
 
 class ContainerSecurity(Strict):
-    allowPrivilegeEscalation: bool
+    allow_privilege_escalation: bool
     capabilities: Capabilities
 
 
@@ -70,34 +71,34 @@ class Variable(Strict):
 
 class Mount(Strict):
     name: str
-    mountPath: Annotated[str, Field(pattern="^/")]
-    readOnly: bool = False
+    mount_path: Annotated[str, Field(pattern="^/")]
+    read_only: bool = False
 
 
 class ContainerPort(Strict):
     name: Annotated[str, Field(max_length=15)]
-    containerPort: PORT
+    container_port: PORT
 
 
 class Container(Strict):
     name: Name
     image: Annotated[str, Field(pattern=r"^[\w./-]+:[\w.-]+$")]
-    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    securityContext: ContainerSecurity
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    security_context: ContainerSecurity
     env: list[Variable] = []
-    volumeMounts: list[Mount] = []
+    volume_mounts: list[Mount] = []
     ports: list[ContainerPort] = []
     resources: Resources
 
 
 class EmptyDir(Strict):
     medium: Literal["", "Memory"] = ""
-    sizeLimit: Annotated[str, Field(pattern=BYTES)]
+    size_limit: Annotated[str, Field(pattern=BYTES)]
 
 
 class SecretSource(Strict):
-    secretName: Name
-    defaultMode: Annotated[int, Field(ge=0, le=0o777)]
+    secret_name: Name
+    default_mode: Annotated[int, Field(ge=0, le=0o777)]
 
 
 class ConfigMapSource(Strict):
@@ -106,9 +107,9 @@ class ConfigMapSource(Strict):
 
 class Volume(Strict):
     name: Name
-    emptyDir: EmptyDir | None = None
+    empty_dir: EmptyDir | None = None
     secret: SecretSource | None = None
-    configMap: ConfigMapSource | None = None
+    config_map: ConfigMapSource | None = None
 
 
 class Toleration(Strict):
@@ -118,10 +119,10 @@ class Toleration(Strict):
 
 
 class PodSpec(Strict):
-    serviceAccountName: Name | None = None
-    automountServiceAccountToken: bool = True
-    restartPolicy: Literal["Always", "OnFailure", "Never"]
-    securityContext: PodSecurity
+    service_account_name: Name | None = None
+    automount_service_account_token: bool = True
+    restart_policy: Literal["Always", "OnFailure", "Never"]
+    security_context: PodSecurity
     tolerations: list[Toleration] = []
     volumes: list[Volume] = []
     containers: Annotated[list[Container], Field(min_length=1)]
@@ -134,53 +135,53 @@ class PodTemplate(Strict):
 
 class AuthOptions(Strict):
     mode: Literal["disabled", "token"]
-    secretName: Name
+    secret_name: Name
 
 
 class AutoscalerOptions(Strict):
     version: Literal["v1", "v2"]
-    idleTimeoutSeconds: int
-    upscalingMode: Literal["Default", "Aggressive", "Conservative"]
+    idle_timeout_seconds: int
+    upscaling_mode: Literal["Default", "Aggressive", "Conservative"]
     resources: Resources
 
 
 class HeadGroup(Strict):
-    rayStartParams: StringMap
+    ray_start_params: StringMap
     template: PodTemplate
 
 
 class WorkerGroup(Strict):
-    groupName: Name
+    group_name: Name
     replicas: int
-    minReplicas: int
-    maxReplicas: int
-    rayStartParams: StringMap
+    min_replicas: int
+    max_replicas: int
+    ray_start_params: StringMap
     template: PodTemplate
 
 
 class ClusterSpec(Strict):
-    rayVersion: str
-    authOptions: AuthOptions
-    enableInTreeAutoscaling: bool
-    autoscalerOptions: AutoscalerOptions
-    headGroupSpec: HeadGroup
-    workerGroupSpecs: list[WorkerGroup]
+    ray_version: str
+    auth_options: AuthOptions
+    enable_in_tree_autoscaling: bool
+    autoscaler_options: AutoscalerOptions
+    head_group_spec: HeadGroup
+    worker_group_specs: list[WorkerGroup]
 
 
 class SubmitterConfig(Strict):
-    backoffLimit: int
+    backoff_limit: int
 
 
 class JobSpec(Strict):
     entrypoint: str
-    runtimeEnvYAML: str
-    submissionMode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
-    submitterConfig: SubmitterConfig
-    submitterPodTemplate: PodTemplate
-    backoffLimit: int
-    shutdownAfterJobFinishes: bool
-    ttlSecondsAfterFinished: int
-    rayClusterSpec: ClusterSpec
+    runtime_env: Annotated[str, Field(alias="runtimeEnvYAML")]
+    submission_mode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
+    submitter_config: SubmitterConfig
+    submitter_pod_template: PodTemplate
+    backoff_limit: int
+    shutdown_after_job_finishes: bool
+    ttl_seconds_after_finished: int
+    ray_cluster_spec: ClusterSpec
 
 
 class UpgradeStrategy(Strict):
@@ -188,52 +189,52 @@ class UpgradeStrategy(Strict):
 
 
 class ServiceSpec(Strict):
-    serveConfigV2: str
-    upgradeStrategy: UpgradeStrategy
-    rayClusterConfig: ClusterSpec
+    serve_config_v2: str
+    upgrade_strategy: UpgradeStrategy
+    ray_cluster_config: ClusterSpec
 
 
 class RayCluster(Strict):
-    apiVersion: Literal["ray.io/v1"]
+    api_version: Literal["ray.io/v1"]
     kind: Literal["RayCluster"]
     metadata: Meta
     spec: ClusterSpec
 
 
 class RayJob(Strict):
-    apiVersion: Literal["ray.io/v1"]
+    api_version: Literal["ray.io/v1"]
     kind: Literal["RayJob"]
     metadata: Meta
     spec: JobSpec
 
 
 class RayService(Strict):
-    apiVersion: Literal["ray.io/v1"]
+    api_version: Literal["ray.io/v1"]
     kind: Literal["RayService"]
     metadata: Meta
     spec: ServiceSpec
 
 
 class ConfigMap(Strict):
-    apiVersion: Literal["v1"]
+    api_version: Literal["v1"]
     kind: Literal["ConfigMap"]
     metadata: Meta
     data: StringMap
 
 
 class ServiceAccount(Strict):
-    apiVersion: Literal["v1"]
+    api_version: Literal["v1"]
     kind: Literal["ServiceAccount"]
     metadata: Meta
 
 
 class Selector(Strict):
-    matchLabels: StringMap = {}
+    match_labels: StringMap = {}
 
 
 class Peer(Strict):
-    podSelector: Selector | None = None
-    namespaceSelector: Selector | None = None
+    pod_selector: Selector | None = None
+    namespace_selector: Selector | None = None
 
 
 class PolicyPort(Strict):
@@ -247,13 +248,13 @@ class IngressRule(Strict):
 
 
 class PolicySpec(Strict):
-    podSelector: Selector
-    policyTypes: list[Literal["Ingress", "Egress"]]
+    pod_selector: Selector
+    policy_types: list[Literal["Ingress", "Egress"]]
     ingress: list[IngressRule]
 
 
 class NetworkPolicy(Strict):
-    apiVersion: Literal["networking.k8s.io/v1"]
+    api_version: Literal["networking.k8s.io/v1"]
     kind: Literal["NetworkPolicy"]
     metadata: Meta
     spec: PolicySpec

@@ -1,4 +1,4 @@
-"""deploy/kuberay: manifests that KubeRay's API takes, clusters that are the same, doors that shut."""
+"""deploy/kuberay: what KubeRay's API takes, clusters that are the same, doors that are shut."""
 
 from pathlib import Path
 
@@ -136,11 +136,11 @@ def test_pods_are_nobody_special_and_every_cluster_wants_the_token(name):
         ]
     for template in templates:
         spec = PodSpec.model_validate(template["spec"])
-        assert spec.securityContext.runAsNonRoot
-        assert all(not one.securityContext.allowPrivilegeEscalation for one in spec.containers)
-        assert all(one.securityContext.capabilities.drop == ["ALL"] for one in spec.containers)
+        assert spec.security_context.run_as_non_root
+        assert all(not one.security_context.allow_privilege_escalation for one in spec.containers)
+        assert all(one.security_context.capabilities.drop == ["ALL"] for one in spec.containers)
         # The head's autoscaler talks to Kubernetes, nobody else does.
-        assert spec.automountServiceAccountToken == (spec.serviceAccountName == "lorid-head")
+        assert spec.automount_service_account_token == (spec.service_account_name == "lorid-head")
 
 
 def test_the_network_policy_covers_every_pod_and_opens_no_port_of_ray_to_others():

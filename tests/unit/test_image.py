@@ -1,4 +1,4 @@
-"""deploy/docker: the image is made of files that are there and sent to the builder, and is no root."""
+"""deploy/docker: the image is made of files that are there and of the lock, and is no root."""
 
 import re
 from pathlib import Path
