@@ -26,6 +26,7 @@ from lorid.artifacts.records import Record
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import read_manifest, resolve_triple
 from lorid.config import EndpointConfig, change_endpoint
+from lorid.distributed.demands import INGRESS_CPUS, engine_gpus
 from lorid.distributed.ingress import Ingress
 from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
 from lorid.distributed.student import EngineFactory, StudentEngine
@@ -57,7 +58,7 @@ def build_app(
         max_ongoing_requests=serving.max_questions + serving.max_batches + ROOM_FOR_PROBES,
         max_queued_requests=ROOM_FOR_PROBES,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": INGRESS_CPUS},
         graceful_shutdown_timeout_s=serving.drain_timeout_s,
     )
     student = student_app(config, source=source, follows=follows, factory=factory)
@@ -82,7 +83,7 @@ def student_app(
         max_ongoing_requests=serving.max_questions + serving.max_items_in_flight + ROOM_FOR_PROBES,
         ray_actor_options={
             "num_cpus": engine.num_cpus,
-            "num_gpus": engine.num_gpus * engine.tensor_parallel_size,
+            "num_gpus": engine_gpus(engine),
         },
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=60,

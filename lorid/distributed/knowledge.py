@@ -27,8 +27,9 @@ from ray.exceptions import RayError
 from lorid import errors
 from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
+from lorid.distributed.demands import API_WORKER_CPUS, engine_gpus
 from lorid.distributed.progress import Progress
-from lorid.distributed.teaching import API_WORKER_CPUS, TeacherWorker, pool_of, start_desk
+from lorid.distributed.teaching import TeacherWorker, pool_of, start_desk
 from lorid.errors import ConfigError, TeacherError
 from lorid.method.knowledge import TEACHER_TEMPLATE
 from lorid.method.problems import EnrichedProblem, Problem
@@ -143,7 +144,7 @@ def _answered(
             max_concurrent_calls_per_actor=batches,
         ),
         num_cpus=engine.num_cpus if is_vllm else API_WORKER_CPUS,
-        num_gpus=engine.num_gpus * engine.tensor_parallel_size if is_vllm else 0,
+        num_gpus=engine_gpus(engine) if is_vllm else 0,
     )
 
 

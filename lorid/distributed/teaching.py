@@ -39,7 +39,6 @@ from lorid.teacher.window import Window
 
 VLLM_PERMIT_S = 3600.0
 BATCH_PERMIT_S = 3 * 24 * 3600.0
-API_WORKER_CPUS = 0.5
 MAX_CONNECTIONS = 1000
 """Of one client; more in flight take more workers."""
 METRICS = ("num_responses", "num_reused", "num_in_flight", "num_failed", "num_throttled",
