@@ -14,7 +14,7 @@ from lorid.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "cluster.yaml"
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "deploy" / "configs").glob("*.yaml"))
 
 
 def launcher_config() -> dict:
@@ -101,7 +101,7 @@ def test_nodes_reach_the_store_by_instance_profiles_and_no_key_is_in_the_files()
 
 @pytest.mark.parametrize("name", [*PRESETS, *(file.name for file in CONFIGS)])
 def test_every_place_that_a_run_asks_for_is_on_a_node_that_may_come(name):
-    file = ROOT / "configs" / name
+    file = ROOT / "deploy" / "configs" / name
     config = load_config(file) if file.exists() else load_config(None, preset=name)
     for demand in demands_of(config):
         fitting = [

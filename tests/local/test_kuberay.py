@@ -16,7 +16,7 @@ from lorid.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kuberay"
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "deploy" / "configs").glob("*.yaml"))
 
 
 def documents() -> dict[str, dict]:
@@ -108,7 +108,7 @@ def test_ray_is_told_no_more_cpus_than_its_pod_has(name):
 
 @pytest.mark.parametrize("name", [*PRESETS, *(file.name for file in CONFIGS)])
 def test_every_place_that_a_run_asks_for_is_in_a_pod_that_may_come(name):
-    file = ROOT / "configs" / name
+    file = ROOT / "deploy" / "configs" / name
     config = load_config(file) if file.exists() else load_config(None, preset=name)
     groups = clusters()["RayJob"]["workerGroupSpecs"]
     for demand in demands_of(config):
