@@ -9,7 +9,7 @@ the driver reads it.
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -107,10 +107,30 @@ class StepBoard:
     def __init__(self) -> None:
         self.newest: dict[str, dict[str, float | int | str]] = {}
         self.given_up: dict[str, str] = {}
+        self.unsaved: set[str] | None = None
 
-    def post(self, role: str, metrics: Mapping[str, float | int | str]) -> None:
-        """Replace a role's newest metrics."""
-        self.newest[role] = dict(metrics)
+    def post(self, role: str, metrics: Mapping[str, float | int | str]) -> bool:
+        """Replace a role's newest metrics; says whether it is asked to save."""
+        self.newest[str(role)] = dict(metrics)
+        return self.unsaved is not None and str(role) in self.unsaved
+
+    def ask_to_save(self) -> list[str]:
+        """From now on roles are asked to save, until they have; these are they."""
+        self.unsaved = {
+            role
+            for role, newest in self.newest.items()
+            if newest["step"] != newest["num_steps"] and role not in self.given_up
+        }
+        return self.read_unsaved()
+
+    def note_saved(self, roles: Sequence[str]) -> None:
+        """A checkpoint with these roles is part of their run."""
+        if self.unsaved is not None:
+            self.unsaved -= set(roles)
+
+    def read_unsaved(self) -> list[str]:
+        """Roles that are asked to save and have not."""
+        return sorted(self.unsaved or ())
 
     def read(self) -> dict[str, dict[str, float | int | str]]:
         """The newest metrics by role."""

@@ -44,6 +44,7 @@ from lorid.distributed.checkpoints import checkpoint_storage, opened, seal
 from lorid.distributed.cluster import concurrent_slots, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.progress import Progress, StepBoard
+from lorid.distributed.saving import SaveNotes, saving_when_interrupted
 from lorid.errors import AdapterMismatch, TrainingError, one_line
 from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
@@ -99,7 +100,7 @@ def train_roles(config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address
         threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
         for group in groups
     ]
-    with Progress("train") as progress:
+    with Progress("train") as progress, saving_when_interrupted(board):
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
@@ -142,6 +143,7 @@ def _train_group(
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[SaveNotes(board, [str(job.role) for job in group])],
         ),
     )
     result = trainer.fit()
@@ -221,7 +223,7 @@ def _train_to_the_end(
 ) -> None:
     training = session.config.training
     pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
-    posted = 0.0
+    posted, is_asked = 0.0, False
     if not session.is_active:
         _report(session, counts)
     while session.is_active:
@@ -230,12 +232,13 @@ def _train_to_the_end(
         except TrainingError as error:
             raise TrainingError(f"{error}; {pace.last_checkpoint()}") from error
         if not session.is_active or time.monotonic() - posted > SECONDS_BETWEEN_POSTS:
-            for metrics in all_metrics:
-                board.post.remote(metrics.role, asdict(metrics))
+            posts = [board.post.remote(metrics.role, asdict(metrics)) for metrics in all_metrics]
+            is_asked = any(cast("list[bool]", ray.get(posts)))
             posted = time.monotonic()
-        if pace.is_due(session.step) or not session.is_active:
+        if is_asked or pace.is_due(session.step) or not session.is_active:
             _report(session, counts)
             pace.saved(session.step)
+            is_asked = False
     for role, track in session.tracks.items():
         if track.failure is not None:
             reason = f"{track.failure}; {pace.last_checkpoint()}"

@@ -68,6 +68,18 @@ def process_of(part: str) -> psutil.Process:
     raise LookupError(f"no process of {part}")
 
 
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that were started, directly or not, with `mark` in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("LORID_TEST_MARK") == mark:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
 def small_config_text(*, store: str | Path, name: str = "small") -> str:
     """A config file's text: the demo preset at a size for tests."""
     import yaml

@@ -8,27 +8,14 @@ import time
 import uuid
 from pathlib import Path
 
-import psutil
 import pytest
-from small import small_config_text
+from small import marked, small_config_text
 
 from lorid.artifacts.records import list_records
 from lorid.artifacts.store import open_store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes that were started, directly or not, with `mark` in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("LORID_TEST_MARK") == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def stop_at(line_start: str, *overrides: str, folder: Path, by: signal.Signals) -> str:

@@ -1,11 +1,14 @@
 """`ray job submit` of jobs/distill.py to a real local cluster, token authentication on.
 
-The job's store is a bucket, as on any cluster of several nodes, and its server goes away while the
-job works: when the knowledge stage publishes, and when a trainer uploads a checkpoint. What the job
-made is then deployed from there on that cluster by `serve deploy`, and asked over HTTP.
+Config and store are in a bucket, as on any cluster of several nodes. Its server goes away while the
+job works: when the knowledge stage publishes, and when a trainer uploads the checkpoint that it
+makes because the job is stopped. The job is submitted again and goes on. What it made is then
+deployed from there on that cluster by `serve deploy`, and asked over HTTP.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 import yaml
 from fault_proxy import FaultProxy
 from ray.job_submission import JobStatus, JobSubmissionClient
-from small import free_port, small_config_text
+from small import free_port, marked, small_config_text
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
@@ -30,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # 60 has been run; CI waits less, for its time.
 OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FAULT_RATE = float(os.environ.get("LORID_FAULT_RATE", "0.05"))
+RUNTIME_ENV = yaml.safe_load((ROOT / "deploy" / "runtime_env.yaml").read_text())
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
@@ -48,6 +53,9 @@ def head(s3_bucket, tmp_path, monkeypatch):
     Its processes get the bucket's server and keys from the environment, so the bucket comes first.
     """
     port, dashboard = free_port(), free_port()
+    # As cluster.yaml sets it; without it Ray kills a job three seconds after it is stopped.
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
+    monkeypatch.setenv("LORID_TEST_MARK", tmp_path.name)
     # Not below tmp_path: the paths of Ray's sockets must stay short.
     folder = tempfile.mkdtemp(prefix="lorid-ray-")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -89,7 +97,8 @@ def submit(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> s
     while True:
         try:
             return client.submit_job(
-                entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
+                entrypoint=entrypoint,
+                runtime_env=RUNTIME_ENV | {"working_dir": str(working_dir)},
             )
         except RuntimeError as error:
             # The dashboard answers some seconds before its node's agent does.
@@ -103,6 +112,46 @@ def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
     while client.get_job_status(submission) not in FINAL:
         time.sleep(1)
     return client.get_job_info(submission), client.get_job_logs(submission)
+
+
+def stop_while_training(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> str:
+    """Submit, wait for a role's first step, stop as `ray job stop` does; returns the log."""
+    submission = submit(client, entrypoint, working_dir)
+    while "\ntrain: " not in client.get_job_logs(submission):
+        assert client.get_job_status(submission) not in FINAL, client.get_job_logs(submission)
+        time.sleep(0.2)
+    client.stop_job(submission)
+    while client.get_job_status(submission) not in FINAL:
+        time.sleep(0.2)
+    assert client.get_job_status(submission) == JobStatus.STOPPED
+    return client.get_job_logs(submission)
+
+
+def saved_steps(bucket: str) -> dict[str, int]:
+    """How far each role has come by the newest checkpoint that Ray Train has written down."""
+    s3 = boto3.client("s3")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    steps = {}
+    for key in keys:
+        if key.endswith("/checkpoint_manager_snapshot.json"):
+            snapshot = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+            metrics = snapshot["latest_checkpoint_result"]["metrics"]
+            steps.update({role: found["step"] for role, found in metrics.items()})
+    return steps
+
+
+def first_steps(log: str) -> dict[str, int]:
+    """The step that each role's first line in a log names."""
+    lines = re.findall(r"^train: (\w+) (\d+)/", log, re.MULTILINE)
+    return {role: int(step) for role, step in reversed(lines)}
+
+
+def at_work(mark: str) -> list[str]:
+    """The cluster's processes that hold a task or an actor, except for Ray's own."""
+    names = [(process.cmdline() or [""])[0] for process in marked(mark)]
+    own = ("ray::IDLE", "ray::JobSupervisor")
+    return [name for name in names if name.startswith("ray::") and not name.startswith(own)]
 
 
 def deploy(config: Path, *, address: str) -> None:
@@ -137,20 +186,38 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     working_dir = tmp_path / "project"
     for folder in ("jobs", "lorid"):
         shutil.copytree(ROOT / folder, working_dir / folder)
-    (working_dir / "run.yaml").write_text(small_config_text(store=store, name="job"))
+    sections = yaml.safe_load(small_config_text(store=store, name="job"))
+    # Enough steps to be stopped between them, and no checkpoint but that of the stop and the last.
+    sections["training"] |= {"num_epochs": 4, "checkpoint_every_steps": 1000}
+    text = yaml.safe_dump(sections)
+    boto3.client("s3").put_object(Bucket=s3_bucket, Key="runs/job.yaml", Body=text.encode())
     client = connect(head)
-    python = sys.executable
+    entrypoint = f"{sys.executable} jobs/distill.py --config s3://{s3_bucket}/runs/job.yaml"
     asked: list[str] = []
     outages = [
         proxy.gone_at(moment, seconds=OUTAGE_S)
         for moment in (publishes_knowledge(asked), uploads_checkpoint)
     ]
 
-    info, log = run_job(client, f"{python} jobs/distill.py --config run.yaml", working_dir)
+    stopped = stop_while_training(client, entrypoint, working_dir)
+    assert "train: saving" in stopped
+    assert "Traceback" not in stopped
+    saved = {role: step for role, step in saved_steps(s3_bucket).items() if step < 12}
+    assert saved, stopped[-3000:]
+    deadline = time.monotonic() + 60
+    while (left := at_work(tmp_path.name)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
+
+    info, log = run_job(client, entrypoint, working_dir)
     assert info.status == JobStatus.SUCCEEDED, log[-3000:]
+    assert log.count("already done, skipped") >= 2
+    again = first_steps(log)
+    assert all(again.get(role, 12) > step for role, step in saved.items()), (saved, again)
     assert info.driver_exit_code == 0
     assert "mutual feedback" in log
     assert all(outage.ended.is_set() for outage in outages)
+    log = stopped + log
     print(*(line for line in log.splitlines() if "store s3://" in line), sep="\n")
     records = list_records(open_store(store))
     kinds = {record.kind for record in records}
@@ -183,8 +250,6 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
         assert (first["answer"], first["num_rounds"]) == (solved["answer"], solved["num_rounds"])
         assert second["verdict"] == "incorrect"
 
-    info, log = run_job(
-        client, f"{python} jobs/distill.py --config run.yaml --set training.rank=0", working_dir
-    )
+    info, log = run_job(client, f"{entrypoint} --set training.rank=0", working_dir)
     assert info.driver_exit_code == 2
     assert "training.rank" in log
