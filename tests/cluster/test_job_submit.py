@@ -109,9 +109,22 @@ def submit(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> s
 
 def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
     submission = submit(client, entrypoint, working_dir)
+    memory = 0
     while client.get_job_status(submission) not in FINAL:
+        memory = max(memory, driver_bytes(entrypoint.split()))
         time.sleep(1)
+    print(f"driver: {memory / 1024**2:.0f} MiB")
+    # The head that cluster.yaml starts has 16 GB for the driver and for Ray.
+    assert memory < 2 * 1024**3
     return client.get_job_info(submission), client.get_job_logs(submission)
+
+
+def driver_bytes(command: list[str]) -> int:
+    """What the driver holds now: not the shell that Ray starts it by, nor the workers."""
+    for process in psutil.process_iter(["cmdline", "memory_info"]):
+        if process.info["cmdline"] == command:
+            return process.info["memory_info"].rss
+    return 0
 
 
 def stop_while_training(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> str:
@@ -148,9 +161,10 @@ def first_steps(log: str) -> dict[str, int]:
 
 
 def at_work(mark: str) -> list[str]:
-    """The cluster's processes that hold a task or an actor, except for Ray's own."""
+    """The cluster's processes that hold a task or an actor, except for those that Ray keeps."""
     names = [(process.cmdline() or [""])[0] for process in marked(mark)]
-    own = ("ray::IDLE", "ray::JobSupervisor")
+    # Ray Data's begin with an underscore.
+    own = ("ray::IDLE", "ray::JobSupervisor", "ray::_", "ray::ActorLocationTracker")
     return [name for name in names if name.startswith("ray::") and not name.startswith(own)]
 
 
