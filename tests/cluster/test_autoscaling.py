@@ -67,8 +67,15 @@ def fake_cloud(*, address: str) -> dict:
         "max_workers": launcher["max_workers"],
         "upscaling_speed": launcher["upscaling_speed"],
         "idle_timeout_minutes": IDLE_MINUTES,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
-        "auth": {},
+        # Its nodes come up by themselves: there is no machine to install anything on.
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "auth": {"ssh_user": "nobody"},
         "docker": {},
         "head_node_type": "ray.head.default",
         "available_node_types": {"ray.head.default": head, **types},
