@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def plan(
-    file: Annotated[Path | None, typer.Argument(help="config file")] = None,
+    file: Annotated[str | None, typer.Argument(help="config file, or s3://...")] = None,
     preset: Preset = None,
     overrides: Overrides = None,
     train_tokens_per_s: Annotated[
@@ -33,11 +32,11 @@ def plan(
 
     Example: lorid plan run.yaml --train-tokens-per-s 3000
     """
-    from lorid.config import load_config
+    from lorid.artifacts.configs import open_config
     from lorid.distributed.opening import open_run
     from lorid.distributed.planning import Assumed, plan_run
 
-    config = load_config(file, preset=preset, overrides=overrides or [])
+    config = open_config(file, preset=preset, overrides=overrides or [])
     assumed = Assumed(
         output_tokens=output_tokens,
         train_tokens_per_s=train_tokens_per_s,

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from lorid.config import load_config
+from lorid.artifacts.configs import open_config
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
@@ -28,7 +28,9 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
     parser = argparse.ArgumentParser(
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON config of the run")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML or JSON config of the run; s3://bucket/run.yaml too"
+    )
     parser.add_argument("--preset", metavar="NAME", help="start from a preset, such as demo")
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides",
@@ -45,7 +47,7 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
         parser.error("give --config FILE, or --preset demo to try it")
     interrupt_on_sigterm()
     try:
-        config = load_config(args.config, preset=args.preset, overrides=args.overrides)
+        config = open_config(args.config, preset=args.preset, overrides=args.overrides)
         if getattr(args, "retry_rejects", False):
             config = next_retry(config, announce=lambda line: print(line, file=sys.stderr))
         run_pipeline(config, stages=stages)
