@@ -1,5 +1,6 @@
 """The demo's run, smaller: what the cluster tests share."""
 
+import random
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -53,10 +54,16 @@ def random_triple(
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on.
+
+    It is outside the ranges from which the system (from 32768) and Ray's workers (to 19999) are
+    given theirs, so that a cluster that starts in between does not take it.
+    """
+    while True:
+        port = random.SystemRandom().randint(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def process_of(part: str) -> psutil.Process:
