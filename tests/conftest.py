@@ -1,11 +1,17 @@
 """Fixtures of all tests: the S3 server, and a bucket in it."""
 
 import os
+import secrets
 import uuid
 
 import pytest
 from ceph_server import ACCESS_KEY, SECRET_KEY, ceph_gateway, is_installed
 from hypothesis import HealthCheck, settings
+
+# One token for every cluster of a test run: Ray reads it once per process, when it is imported.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ.pop("RAY_ADDRESS", None)
 
 # No timed assertions: a busy machine is not a wrong one.
 settings.register_profile(
