@@ -1,25 +1,64 @@
-"""The vLLM teacher's pool of engines grows when there is work for more.
+"""The vLLM teacher on several processes: a pool that grows, and tensor parallelism.
 
-It loads two engines and takes minutes, so it runs only when asked for: LORID_TEACHER_POOL=1.
+Each loads an engine or two and takes a minute or more, so they run only when asked for:
+LORID_TEACHER_POOL=1.
 """
 
+import json
 import os
+import shutil
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from lorid.config import load_config
+from lorid.artifacts.records import Record
+from lorid.config import RunConfig, load_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
+from lorid.presets import DEMO_MODELS
 
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.timeout(400),
     pytest.mark.skipif("LORID_TEACHER_POOL" not in os.environ, reason="LORID_TEACHER_POOL=1"),
 ]
-NUM = 800
+WIDTH, NARROW_WIDTH = 256, 192
+
+
+def run_config(folder: Path, *, num: int, **teacher) -> RunConfig:
+    settings = [f"teacher.{key.replace('__', '.')}={value}" for key, value in teacher.items()]
+    return load_config(
+        None,
+        preset="demo",
+        overrides=[
+            f"store={folder}", f"data.num_train={num}", "data.num_test=4", *settings,
+        ],
+    )  # fmt: skip
+
+
+def taught(config: RunConfig, *, title: str) -> tuple[Record, int]:
+    """The knowledge stage's record, and how many processes of that title there were at most."""
+    seen, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            seen.append(num_processes(title))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        with connected():
+            stages = ("prepare", "knowledge")
+            records = run_pipeline(config, stages=stages, announce=lambda _: None)
+    finally:
+        over.set()
+        watcher.join()
+    return records["knowledge"], max(seen)
 
 
 def num_processes(title: str) -> int:
@@ -31,31 +70,62 @@ def num_processes(title: str) -> int:
     return found
 
 
+def write_widened(folder: Path) -> None:
+    """The demo's teacher with a fourth head and 64 more channels, all zeros: the same function.
+
+    Three heads cannot be shared by two workers. A norm's mean is over more channels then, so its
+    weights and epsilon shrink by the ratio.
+    """
+    shutil.copytree(DEMO_MODELS / "teacher", folder)
+    ratio = NARROW_WIDTH / WIDTH
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_size": WIDTH, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config |= {"rms_norm_eps": config["rms_norm_eps"] * ratio, "dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    for name, narrow in weights.items():
+        shape = [WIDTH if size == NARROW_WIDTH else size for size in narrow.shape]
+        wide = torch.zeros(shape)
+        wide[tuple(slice(size) for size in narrow.shape)] = narrow.float()
+        weights[name] = wide * ratio**0.5 if "norm" in name else wide
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def texts_of(store: Path) -> dict[str, str]:
+    """The ledger's texts by the request's key."""
+    lines = [
+        line
+        for file in sorted((store / "ledgers" / "demo").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+        if line.strip()
+    ]
+    return {row["key"]: row["text"] for row in map(json.loads, lines)}
+
+
 def test_the_pool_grows(tmp_path):
-    config = load_config(
-        None,
-        preset="demo",
-        overrides=[
-            f"store={tmp_path / 'store'}", f"data.num_train={NUM}", "data.num_test=4",
-            "teacher.batch_rows=16", "teacher.engine.max_num_seqs=8",
-            "teacher.num_engines=1", "teacher.max_engines=2",
-        ],
+    config = run_config(
+        tmp_path / "store", num=800, batch_rows=16, engine__max_num_seqs=8,
+        num_engines=1, max_engines=2,
     )  # fmt: skip
-    seen, over = set(), threading.Event()
+    record, num_engines = taught(config, title="VLLM::EngineCore")
+    assert num_engines == 2
+    assert record.details["num_kept"] + record.details["num_rejected"] == 800
+    assert record.details["num_kept"] >= 0.99 * 800
 
-    def watch() -> None:
-        while not over.wait(1):
-            seen.add(num_processes("VLLM::EngineCore"))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        with connected():
-            stages = ("prepare", "knowledge")
-            record = run_pipeline(config, stages=stages, announce=lambda _: None)["knowledge"]
-    finally:
-        over.set()
-        watcher.join()
-    assert max(seen) == 2
-    assert record.details["num_kept"] + record.details["num_rejected"] == NUM
-    assert record.details["num_kept"] >= 0.99 * NUM
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a worker needs a core of its own")
+def test_a_teacher_shared_by_two_workers_writes_the_same(tmp_path, monkeypatch):
+    write_widened(tmp_path / "teacher")
+    model, kept = tmp_path / "teacher", []
+    for size in (1, 2):
+        config = run_config(
+            tmp_path / f"store{size}", num=64, model__path=model, sampling__temperature=0,
+            engine__tensor_parallel_size=size,
+        )  # fmt: skip
+        # vLLM's CPU backend gives each worker a memory node unless it is told the cores.
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1" if size == 2 else "0")
+        record, num_workers = taught(config, title="VLLM::Worker")
+        assert num_workers == (2 if size == 2 else 0)
+        kept.append(record.details["num_kept"])
+    assert kept == [64, 64]
+    assert texts_of(tmp_path / "store1") == texts_of(tmp_path / "store2")
