@@ -185,17 +185,18 @@ class TensorBoardTracker:
             for name, value in values_of(row).items():
                 self.writer.add_scalar(name, value, global_step=row["step"])
         if time.monotonic() - self.uploaded > SECONDS_BETWEEN_UPLOADS:
+            self.writer.flush()
             self._upload()
 
     def close(self) -> None:
         """See `Tracker.close`."""
-        self._upload()
+        # A flush leaves out what still waits in the writer's queue; closing writes that too.
         self.writer.close()
+        self._upload()
         if not self.is_local:
             shutil.rmtree(self.folder)
 
     def _upload(self) -> None:
-        self.writer.flush()
         if not self.is_local:
             for path in sorted(self.folder.iterdir()):
                 self.store.write(self.prefix + path.name, path.read_bytes())

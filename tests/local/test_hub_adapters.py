@@ -33,7 +33,10 @@ def hub(tmp_path):
 
 def run(hub, folder: Path, *arguments: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from lorid.cli import main; main()", "triple", *arguments]
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HF_TOKEN": token}
+    env = {
+        **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HF_TOKEN": token,
+        "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0",
+    }  # fmt: skip
     return subprocess.run(
         [*command, "--store", str(folder / "store"), "--json"],
         env=env, capture_output=True, text=True, check=False, timeout=50,
