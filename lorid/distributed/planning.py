@@ -12,6 +12,7 @@ estimate and rests on `Assumed`.
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ from lorid.teacher.asking import Manner, judge, request_for
 from lorid.teacher.base import CHARS_PER_TOKEN, Usage
 from lorid.teacher.ledger import Ledger
 from lorid.teacher.prices import cost_of
-from lorid.training.steps import num_steps
+from lorid.training.steps import held_out, plan_steps
 
 SAMPLED_TEXTS = 1000
 BY_CHARACTERS = f"characters / {CHARS_PER_TOKEN}"
@@ -269,8 +270,12 @@ def _training_plan(
         EnrichedProblem(problem=one, knowledge=known.get(source_of(one), TYPICAL_RULES))
         for one in shown
     ]
+    fraction = config.training.validation_fraction
+    ids = [one.problem_id for one in problems]
+    out = held_out(ids, fraction=fraction, seed=config.seed)
+    num_sequences = sum(one not in out for one in ids)
     roles = [
-        _role_plan(config, role, enriched, count=count, num_sequences=len(problems))
+        _role_plan(config, role, enriched, count=count, num_sequences=num_sequences)
         for role in Role
     ]
     tokens = sum(role.tokens for role in roles)
@@ -294,15 +299,21 @@ def _role_plan(
 ) -> RolePlan:
     training = config.training
     epochs = training.epochs_of(role)
-    texts = [f"{_turn(role, one)}\n{role_target(role, one)}" for one in shown]
-    per_sequence = count(texts) / max(1, len(texts))
+    lengths = [count([f"{_turn(role, one)}\n{role_target(role, one)}"]) for one in shown]
+    # The texts that are counted stand for the others, in their order.
+    steps = plan_steps(
+        list(islice(cycle(lengths), num_sequences)),
+        num_epochs=epochs,
+        sequences_per_step=training.sequences_per_step,
+        tokens_per_step=training.tokens_per_step,
+        seed=config.seed,
+    )
+    per_sequence = sum(lengths) / max(1, len(lengths))
     return RolePlan(
         role=str(role),
         num_sequences=num_sequences,
         num_epochs=epochs,
-        num_steps=num_steps(
-            num_sequences, num_epochs=epochs, sequences_per_step=training.sequences_per_step
-        ),
+        num_steps=len(steps),
         tokens=round(per_sequence * num_sequences * epochs),
     )
 

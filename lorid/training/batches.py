@@ -7,7 +7,6 @@ Batches hold no padding: sequences lie end to end, each with its own positions. 
 step takes is `lorid.training.steps`'.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +18,7 @@ from lorid.method.problems import EnrichedProblem
 from lorid.method.roles import Role
 from lorid.method.templates import IGNORED_LABEL, TokenizerLike, encode_example
 from lorid.training.routing import Stretch
-from lorid.training.steps import filled
+from lorid.training.steps import filled, held_out
 
 # What is left of a prompt that is cut must still say what is asked.
 MIN_PROMPT_TOKENS = 8
@@ -138,17 +137,11 @@ def hold_out(
     Raises:
         TrainingError: one of the two would be empty.
     """
-    if not fraction:
-        return list(examples), []
-    held = [_draw(f"{seed}/{example.problem_id}") < fraction for example in examples]
-    kept = [one for one, is_held in zip(examples, held, strict=True) if not is_held]
-    out = [one for one, is_held in zip(examples, held, strict=True) if is_held]
-    if not kept or not out:
-        raise TrainingError(
-            f"training.validation_fraction {fraction} holds out {len(out)} of {len(examples)} "
-            "examples; change it, or add problems"
-        )
-    return kept, out
+    out = held_out([one.problem_id for one in examples], fraction=fraction, seed=seed)
+    return (
+        [one for one in examples if one.problem_id not in out],
+        [one for one in examples if one.problem_id in out],
+    )
 
 
 def micro_batches(
@@ -190,12 +183,6 @@ def flatten(placed: Sequence[Placed], *, device: torch.device) -> FlatBatch:
         stretches=tuple(stretches),
         num_targets=tuple(num_targets),
     )
-
-
-def _draw(key: str) -> float:
-    """A number from 0 to 1 that follows from the key."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") / 2**64
 
 
 def _without_middle(ids: list[int], labels: list[int], excess: int) -> tuple[list[int], list[int]]:

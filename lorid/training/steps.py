@@ -6,9 +6,12 @@ The order is one sequence of epochs per role, each shuffled by (seed, epoch), an
 part of it: a resumed run needs only the step number to go on with the same data.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
+
+from lorid.errors import TrainingError
 
 T = TypeVar("T")
 
@@ -46,6 +49,24 @@ def plan_steps(
     ]
 
 
+def held_out(problem_ids: Sequence[str], *, fraction: float, seed: int) -> set[str]:
+    """The problems to validate on; one is on the same side whatever the role and the others are.
+
+    Raises:
+        TrainingError: there would be nothing to train on, or nothing to validate on.
+    """
+    if not fraction:
+        return set()
+    out = {found for found in problem_ids if _draw(f"{seed}/{found}") < fraction}
+    num_out = sum(found in out for found in problem_ids)
+    if num_out in (0, len(problem_ids)):
+        raise TrainingError(
+            f"training.validation_fraction {fraction} holds out {num_out} of {len(problem_ids)} "
+            "examples; change it, or add problems"
+        )
+    return out
+
+
 def filled(
     items: Sequence[T], lengths: Sequence[int], *, max_tokens: int, max_items: int | None = None
 ) -> list[list[T]]:
@@ -67,3 +88,9 @@ def _order(num_examples: int, *, count: int, seed: int) -> Iterator[int]:
         order = list(range(num_examples))
         random.Random(f"{seed}-{start // num_examples}").shuffle(order)
         yield from order[: count - start]
+
+
+def _draw(key: str) -> float:
+    """A number from 0 to 1 that follows from the key."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") / 2**64

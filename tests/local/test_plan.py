@@ -4,21 +4,34 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lorid.artifacts.store import open_store
 from lorid.config import parse_config
 from lorid.distributed.inputs import teacher_inputs
-from lorid.distributed.planning import Assumed, evaluation_plan, plan_run, token_counter
+from lorid.distributed.planning import (
+    TYPICAL_RULES,
+    Assumed,
+    evaluation_plan,
+    plan_run,
+    token_counter,
+)
 from lorid.distributed.preparation import load_split
 from lorid.distributed.teaching import manner_of
+from lorid.errors import TrainingError
 from lorid.jsonl import write_jsonl
 from lorid.method.knowledge import TEACHER_TEMPLATE
+from lorid.method.problems import EnrichedProblem
+from lorid.method.roles import Role
 from lorid.presets import demo
 from lorid.sections import PriceConfig
 from lorid.teacher.asking import request_for
 from lorid.teacher.base import Reply, Usage
 from lorid.teacher.ledger import Ledger, Stored
 from lorid.teacher.prices import cost_of, projected
+from lorid.training.adapters import load_tokenizer
+from lorid.training.batches import encode_examples
+from lorid.training.track import RoleTrack
 
 ROWS = Path(__file__).parents[1] / "data" / "metamath_rows.jsonl"
 API = {
@@ -99,6 +112,45 @@ def test_augmented_problems_are_asked_once_and_trained_on_all(tmp_path):
     assert {role.num_sequences for role in plan.training.roles} == {3}
     assert plan.training.gpu_hours == pytest.approx(plan.training.tokens / 10 / 3600)
     assert plan.training.tokens == sum(role.tokens for role in plan.training.roles)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"validation_fraction": 0.25, "sequences_per_step": 4},
+        {"tokens_per_step": 600, "num_epochs": 1.5},
+        {"tokens_per_step": 600, "validation_fraction": 0.25},
+    ],
+)
+def test_steps_are_those_that_training_takes(tmp_path, training):
+    config = config_of(tmp_path, data={"num_train": 40, "num_test": 7}, training=training)
+    planned = plan_run(config, store=open_store(config.store), assumed=Assumed()).training
+    problems = load_split(config, "train").problems
+    enriched = [EnrichedProblem(problem=one, knowledge=TYPICAL_RULES) for one in problems]
+    tokenizer = load_tokenizer(config.student)
+    for role in planned.roles:
+        examples, _ = encode_examples(
+            enriched, tokenizer=tokenizer, family=config.student.family, role=Role(role.role),
+            max_tokens=10_000,
+        )  # fmt: skip
+        track = RoleTrack(
+            Role(role.role), examples=examples, weights=[torch.nn.Parameter(torch.zeros(1))],
+            training=config.training, seed=config.seed,
+        )  # fmt: skip
+        assert role.num_sequences == len(track.examples)
+        if config.training.tokens_per_step is None:
+            assert role.num_steps == track.num_steps
+        else:
+            # The plan's texts are without the chat template's few tokens.
+            assert 0.8 * track.num_steps <= role.num_steps <= track.num_steps
+
+
+def test_a_fraction_that_leaves_nothing_to_validate_on_is_said_by_the_plan(tmp_path):
+    config = config_of(
+        tmp_path, data={"num_train": 2, "num_test": 2}, training={"validation_fraction": 1e-6}
+    )
+    with pytest.raises(TrainingError, match="holds out 0 of 2 examples; change it"):
+        plan_run(config, store=open_store(config.store), assumed=Assumed())
 
 
 def test_generations_lie_between_one_round_and_all_rounds():
