@@ -71,11 +71,13 @@ def _replicas(serving: ServingConfig, *, target: float) -> dict[str, Any]:
     scaling = serving.autoscaling
     if scaling is None:
         return {"num_replicas": serving.num_replicas}
+    first = scaling.min_replicas if scaling.initial_replicas is None else scaling.initial_replicas
     return {
         "autoscaling_config": AutoscalingConfig(
             min_replicas=scaling.min_replicas,
             max_replicas=scaling.max_replicas,
-            initial_replicas=scaling.initial_replicas,
+            # Left out, Serve starts one even where none need run.
+            initial_replicas=first,
             target_ongoing_requests=scaling.target_ongoing_requests or target,
             upscale_delay_s=scaling.upscale_delay_s,
             downscale_delay_s=scaling.downscale_delay_s,

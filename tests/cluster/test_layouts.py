@@ -16,7 +16,8 @@ from typing import Any
 import pacing
 import pytest
 from ray import cloudpickle, serve
-from small import random_triple
+from ray.serve.config import HTTPOptions
+from small import free_port, random_triple
 
 from lorid.api import SolveRequest
 from lorid.artifacts.store import open_store
@@ -40,6 +41,7 @@ def cluster() -> Iterator[None]:
         # Serve's handles report every 10 s otherwise.
         patch.setenv("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
         with connected():
+            serve.start(http_options=HTTPOptions(host="127.0.0.1", port=free_port()))
             try:
                 yield
             finally:

@@ -86,6 +86,7 @@ def test_autoscaling_is_that_of_the_engines(layout):
     scaling = options["autoscaling_config"]
     assert "num_replicas" not in options
     assert (scaling.min_replicas, scaling.max_replicas, scaling.downscale_delay_s) == (0, 5, 60)
+    assert scaling.initial_replicas == 0
     assert scaling.target_ongoing_requests == (48 if is_shared else 96)
     assert config.serving.max_questions == 5 * 48 + config.serving.max_queued_questions
     assert config.serving.may_sleep
