@@ -65,6 +65,19 @@ class RunConfig(EndpointConfig):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @field_validator("evaluation")
+    @classmethod
+    def _base_is_served(
+        cls, evaluation: EvaluationConfig, info: ValidationInfo
+    ) -> EvaluationConfig:
+        serving = info.data.get("serving")
+        if serving is not None and serving.layout == "merged" and evaluation.grade_base:
+            raise ValueError(
+                "grade_base asks the base, which serving.layout=merged does not hold; set "
+                "evaluation.grade_base=false or another layout"
+            )
+        return evaluation
+
 
 def load_config(
     source: str | Path | None, *, preset: str | None = None, overrides: Sequence[str] = ()

@@ -65,7 +65,7 @@ class SamplingConfig(Section):
 
 
 class EngineConfig(Section):
-    """One vLLM engine: its limits, and what it asks of the cluster."""
+    """One vLLM engine; `num_gpus` is for each of its `tensor_parallel_size` parts, on one node."""
 
     max_model_len: Annotated[int, Field(ge=16)] = 2048
     max_num_seqs: Annotated[int, Field(ge=1)] = 256
@@ -76,6 +76,14 @@ class EngineConfig(Section):
     num_gpus: Annotated[float, Field(ge=0)] = 1
     num_threads: Annotated[int, Field(ge=1)] = 1
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+
+    @field_validator("tensor_parallel_size")
+    @classmethod
+    def _whole_gpus(cls, parts: int, info: ValidationInfo) -> int:
+        gpus = info.data.get("num_gpus", 0)
+        if gpus > 1 or (parts > 1 and 0 < gpus < 1):
+            raise ValueError(f"each of {parts} parts is on one GPU (num_gpus 1), not on {gpus:g}")
+        return parts
 
 
 class ApiConfig(Section):

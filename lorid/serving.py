@@ -5,9 +5,9 @@ ServingConfig(tokens_file="/etc/lorid/tokens", max_queued_questions=128)
 docs/security.md says what each limit is for, docs/serving.md how requests share the engine.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lorid.method.problems import MAX_TEXT_CHARS
 from lorid.sections import Section
@@ -16,8 +16,50 @@ from lorid.sections import Section
 MAX_ITEMS = 10_000
 
 
+Layout = Literal["shared", "split", "merged"]
+
+
+class AutoscalingConfig(Section):
+    """How many engines there are, by the requests in work or waiting.
+
+    With `min_replicas` 0 nothing runs while nothing is asked, and the next question waits for an
+    engine to start. `target_ongoing_requests` is how many one engine should have, None as many as
+    it works on at once. More engines start after `upscale_delay_s` above it, fewer are left after
+    `downscale_delay_s` below it; both look at the mean of `look_back_s`.
+    """
+
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 2
+    initial_replicas: Annotated[int, Field(ge=0)] | None = None
+    target_ongoing_requests: Annotated[float, Field(gt=0)] | None = None
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 30
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 600
+    look_back_s: Annotated[float, Field(gt=0)] = 30
+
+    @field_validator("max_replicas")
+    @classmethod
+    def _not_fewer(cls, most: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_replicas", 0)
+        if most < least:
+            raise ValueError(f"{most} is less than min_replicas {least}; raise it or lower that")
+        return most
+
+    @field_validator("initial_replicas")
+    @classmethod
+    def _within(cls, first: int | None, info: ValidationInfo) -> int | None:
+        least, most = info.data.get("min_replicas", 0), info.data.get("max_replicas", first)
+        if first is not None and most is not None and not least <= first <= most:
+            raise ValueError(f"{first} is not within min_replicas {least} and max_replicas {most}")
+        return first
+
+
 class ServingConfig(Section):
     """The endpoint.
+
+    `layout` says where the three adapters live. `shared`: one engine holds them all. `split`: each
+    role has an engine of its own, for bases that fill a GPU. `merged`: each role has an engine with
+    its adapter merged into the base; it serves one triple only and not the base itself.
+    `num_replicas` is how many engines there are (of each role), `autoscaling` says it by the load.
 
     `max_concurrent_questions` is how many a replica works on at once; `max_queued_questions` more
     may wait, the next one is refused with 429. `max_batches` grading requests run at once; while
@@ -36,7 +78,9 @@ class ServingConfig(Section):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    layout: Layout = "shared"
     num_replicas: Annotated[int, Field(ge=1)] = 1
+    autoscaling: AutoscalingConfig | None = None
     max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
     max_queued_questions: Annotated[int, Field(ge=0)] = 256
     max_batches: Annotated[int, Field(ge=1)] = 8
@@ -53,15 +97,41 @@ class ServingConfig(Section):
     alias_poll_s: Annotated[float, Field(gt=0)] = 10
     max_adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
 
+    @field_validator("autoscaling")
+    @classmethod
+    def _one_of_both(
+        cls, autoscaling: AutoscalingConfig | None, info: ValidationInfo
+    ) -> AutoscalingConfig | None:
+        if autoscaling is not None and info.data.get("num_replicas", 1) != 1:
+            raise ValueError(
+                "num_replicas is given too; leave that out, min_replicas and max_replicas say it"
+            )
+        return autoscaling
+
+    @property
+    def roles_apart(self) -> bool:
+        """Whether each role has an engine of its own."""
+        return self.layout != "shared"
+
+    @property
+    def max_replicas(self) -> int:
+        """The most engines at once, of each role where roles are apart."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.num_replicas
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether no engine may run at times."""
+        return self.autoscaling is not None and self.autoscaling.min_replicas == 0
+
     @property
     def max_questions(self) -> int:
         """How many single questions the endpoint holds, running and waiting."""
-        return self.num_replicas * self.max_concurrent_questions + self.max_queued_questions
+        return self.max_replicas * self.max_concurrent_questions + self.max_queued_questions
 
     @property
     def max_items_in_flight(self) -> int:
         """How many items of batches are handed to the replicas: what can run, and as much again."""
-        return 2 * self.num_replicas * self.max_concurrent_questions
+        return 2 * self.max_replicas * self.max_concurrent_questions
 
 
 class EvaluationConfig(Section):

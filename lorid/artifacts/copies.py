@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,11 +28,15 @@ NUM_TRIES = 3
 class Hold:
     """A lock on a folder, until it is dropped."""
 
-    def __init__(self, folder: Path, *, alone: bool = False) -> None:
-        """Raises OSError when there is no such folder, or, for `alone`, somebody else holds it."""
+    def __init__(self, folder: Path, *, alone: bool = False, waits: bool = False) -> None:
+        """Alone at once, alone after waiting for others, or beside them.
+
+        Raises OSError when there is no such folder, or, for `alone`, somebody else holds it.
+        """
         self._file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            kind = fcntl.LOCK_EX if alone or waits else fcntl.LOCK_SH
+            fcntl.flock(self._file, kind | (fcntl.LOCK_NB if alone else 0))
         except OSError:
             os.close(self._file)
             raise
@@ -77,9 +82,7 @@ def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Copy:
     Raises:
         ConfigError: the cache belongs to another user, who could change what is loaded.
     """
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
-        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
+    _make_cache(cache)
     folder = cache / record.address.replace("/", "-")
     for _ in range(NUM_TRIES):
         copy = _existing(record, folder) or _fetched(store, record, folder)
@@ -88,6 +91,31 @@ def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Copy:
             _remove_spare(cache)
             return copy
     raise ArtifactError(f"{folder}: other processes change this copy; set TMPDIR to another folder")
+
+
+def make_once(folder: Path, make: Callable[[Path], None]) -> Copy:
+    """The node's copy of what `make` writes, whole, into a folder that is not there yet.
+
+    One process of the node makes at a time: what is made may need much memory.
+
+    Raises:
+        ConfigError: the cache belongs to another user.
+    """
+    cache = folder.parent
+    _make_cache(cache)
+    with Hold(cache, waits=True):
+        if not folder.is_dir():
+            make(folder)
+        copy = Copy(folder=folder, hold=Hold(folder))
+        os.utime(folder)
+        _remove_spare(cache)
+    return copy
+
+
+def _make_cache(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
+        raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
 
 
 def _existing(record: Record, folder: Path) -> Copy | None:

@@ -29,7 +29,7 @@ from lorid.artifacts.store import Advance, ArtifactStore, checked_key
 from lorid.artifacts.versions import code_version, package_versions
 from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete, explained_os_error
 
-Kind = Literal["data", "knowledge", "adapter", "triple", "evaluation", "report"]
+Kind = Literal["data", "knowledge", "adapter", "triple", "merged", "evaluation", "report"]
 Scalar = str | int | float | bool | None
 Detail = Scalar | list[Scalar] | dict[str, Scalar]
 T = TypeVar("T")

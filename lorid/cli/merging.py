@@ -18,13 +18,18 @@ def merge(
     role: Annotated[str, typer.Argument(help="IR, KG, DR or the role's name")],
     output: Annotated[Path, typer.Option("-o", "--output", help="a new or empty folder")],
     store: Store = DEFAULT_STORE,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="store them too, for serving.layout=merged")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write merged weights: the base with one adapter added, for engines without LoRA.
 
     Example: lorid merge demo DR -o demo-deep-reasoner --store lorid-demo/store
     """
+    from lorid.artifacts.merged import merged_inputs
     from lorid.artifacts.records import fetch
+    from lorid.artifacts.records import publish as store_folder
     from lorid.artifacts.store import open_store
     from lorid.artifacts.triples import role_folders
     from lorid.method.roles import Role
@@ -34,11 +39,24 @@ def merge(
     if not chosen:
         raise DataError(f"role {role!r}: choose one of {', '.join(one.short for one in Role)}")
     record, manifest = opened_triple(store, triple)
+    base, opened, stored = manifest.base.model(), open_store(store), None
     with tempfile.TemporaryDirectory() as folder:
-        fetch(open_store(store), record, into=Path(folder))
+        fetch(opened, record, into=Path(folder))
         adapter = role_folders(Path(folder))[chosen[0]]
-        merge_adapter(manifest.base.model(), adapter=adapter, out=output)
+        merge_adapter(base, adapter=adapter, out=output)
+        if publish:
+            stored = store_folder(
+                opened,
+                output,
+                kind="merged",
+                name=manifest.name,
+                inputs=merged_inputs(base, adapter=adapter, role=chosen[0]),
+                parents=[record.address],
+            )
     if as_json:
-        typer.echo(json.dumps({"triple": record.address, "role": chosen[0], "folder": str(output)}))
+        made = {"triple": record.address, "role": chosen[0], "folder": str(output)}
+        typer.echo(json.dumps({**made, "stored": stored and stored.address}))
         return
     typer.echo(str(output))
+    if stored:
+        typer.echo(stored.address)

@@ -39,44 +39,18 @@ Result = TypeVar("Result")
 logger = logging.getLogger("ray.serve.lorid")
 
 
-class Student:
-    """The deployment behind a Serve handle."""
+class Calls:
+    """Calls through a Serve handle, made again when a replica is lost."""
 
-    def __init__(self, handle: Any, *, on_lost: Callable[[], None]) -> None:
+    def __init__(self, handle: Any, *, on_lost: Callable[[], None] = lambda: None) -> None:
         self.handle, self.on_lost = handle, on_lost
 
-    async def solve(self, request: SolveRequest, *, is_item: bool = False) -> Answered[Transcript]:
-        """Solve one question."""
-        return await self._through(lambda: self._call("solve", request, is_item=is_item))
+    async def call(self, method: str, *arguments: object, **options: object) -> Any:
+        """What the method returns; whichever replica returns it."""
+        return await self._through(lambda: self._call(method, *arguments, **options))
 
-    async def answer_alone(
-        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
-    ) -> Answered[Sampled]:
-        """One text of one role."""
-        arguments = (question, role, seed, max_tokens)
-        return await self._through(lambda: self._call("answer_alone", *arguments))
-
-    async def solve_stream(
-        self, request: SolveRequest
-    ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
-        """What happens while a question is solved, each thing once, then the answer."""
-        sent: set[tuple[object, ...]] = set()
-        num_lost = 0
-        while True:
-            try:
-                async for event in self._stream("solve_stream", request):
-                    key = _key(event)
-                    if key not in sent:
-                        sent.add(key)
-                        yield event
-                return
-            except Exception as error:
-                num_lost = await self._again(error, num_lost)
-
-    async def answer_alone_stream(
-        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
-    ) -> AsyncIterator[str | Answered[Sampled]]:
-        """The pieces of one text, then the whole.
+    async def pieces(self, method: str, *arguments: object) -> AsyncIterator[Any]:
+        """What the method yields; begun anew only while nothing of it was given.
 
         Raises:
             Unavailable: the replica was lost after the first piece.
@@ -85,8 +59,7 @@ class Student:
         has_begun = False
         while True:
             try:
-                arguments = (question, role, seed, max_tokens)
-                async for piece in self._stream("answer_alone_stream", *arguments):
+                async for piece in self._stream(method, *arguments):
                     has_begun = True
                     yield piece
                 return
@@ -94,18 +67,6 @@ class Student:
                 if has_begun and isinstance(cause_of(error), GONE):
                     raise Unavailable from error
                 num_lost = await self._again(error, num_lost)
-
-    async def ready(self) -> dict[str, Any]:
-        """Load what is not loaded yet; what one replica says."""
-        return await self._call("ready")
-
-    async def status(self) -> dict[str, Any]:
-        """Which triple one replica serves."""
-        return await self._call("status")
-
-    async def card(self) -> TripleCard:
-        """What is known of the triple that one replica serves."""
-        return await self._call("card")
 
     async def _through(self, call: Callable[[], Awaitable[Result]]) -> Result:
         num_lost = 0
@@ -150,6 +111,72 @@ class Student:
         finally:
             if not has_ended:
                 response.cancel()
+
+
+class Student(Calls):
+    """The deployment of StudentEngine behind a Serve handle.
+
+    `may_sleep`: at times no engine runs, and asking whether it is ready must not wake one.
+    """
+
+    def __init__(
+        self, handle: Any, *, on_lost: Callable[[], None], may_sleep: bool = False
+    ) -> None:
+        super().__init__(handle, on_lost=on_lost)
+        self.may_sleep = may_sleep
+        self._was_ready: dict[str, Any] | None = None
+
+    async def solve(self, request: SolveRequest, *, is_item: bool = False) -> Answered[Transcript]:
+        """Solve one question."""
+        return await self.call("solve", request, is_item=is_item)
+
+    async def answer_alone(
+        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
+    ) -> Answered[Sampled]:
+        """One text of one role."""
+        return await self.call("answer_alone", question, role, seed, max_tokens)
+
+    async def solve_stream(
+        self, request: SolveRequest
+    ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
+        """What happens while a question is solved, each thing once, then the answer."""
+        sent: set[tuple[object, ...]] = set()
+        num_lost = 0
+        while True:
+            try:
+                async for event in self._stream("solve_stream", request):
+                    key = _key(event)
+                    if key not in sent:
+                        sent.add(key)
+                        yield event
+                return
+            except Exception as error:
+                num_lost = await self._again(error, num_lost)
+
+    async def answer_alone_stream(
+        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
+    ) -> AsyncIterator[str | Answered[Sampled]]:
+        """The pieces of one text, then the whole; raises what `pieces` does."""
+        arguments = (question, role, seed, max_tokens)
+        async for piece in self.pieces("answer_alone_stream", *arguments):
+            yield piece
+
+    async def ready(self) -> dict[str, Any]:
+        """Load what is not loaded yet; what one replica says, or said where all may sleep."""
+        if self._was_ready is not None:
+            return self._was_ready
+        status = await self._call("ready")
+        if self.may_sleep:
+            self._was_ready = status
+        return status
+
+    async def status(self) -> dict[str, Any]:
+        """Which triple one replica serves."""
+        return await self._call("status")
+
+    async def card(self) -> TripleCard:
+        """What is known of the triple that one replica serves."""
+        return await self._call("card")
 
 
 def _cancelled_or(error: TaskCancelledError) -> BaseException:

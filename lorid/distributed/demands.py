@@ -17,6 +17,7 @@ from lorid.sections import EngineConfig
 
 API_WORKER_CPUS = 0.5
 INGRESS_CPUS = 0.1
+DRIVER_CPUS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Demand:
 
 
 def engine_gpus(engine: EngineConfig) -> float:
-    """The GPUs of one engine, all on one node."""
+    """The GPUs of one engine, all on one node: vLLM's parts are processes of one actor."""
     return engine.num_gpus * engine.tensor_parallel_size
 
 
@@ -51,12 +52,19 @@ def demands_of(config: RunConfig) -> Iterator[Demand]:
         count=1 if training.mode == "fused" else len(Role),
     )
     yield Demand(stage="evaluate", what="ingress", num_cpus=INGRESS_CPUS)
+    yield from _engines(config)
+
+
+def _engines(config: RunConfig) -> Iterator[Demand]:
+    serving = config.serving
+    if serving.roles_apart:
+        yield Demand(stage="evaluate", what="mutual feedback", num_cpus=DRIVER_CPUS)
     yield Demand(
         stage="evaluate",
-        what="student's engine",
+        what="role's engine" if serving.roles_apart else "student's engine",
         num_cpus=config.engine.num_cpus,
         num_gpus=engine_gpus(config.engine),
-        count=config.serving.num_replicas,
+        count=serving.max_replicas * (len(Role) if serving.roles_apart else 1),
     )
 
 

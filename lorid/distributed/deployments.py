@@ -9,9 +9,10 @@
                                                                    all questions in one batch
 
 The rounds run inside the engine's replica, next to the engine: a question is one Serve call instead
-of three a round. Which triple a question gets, and how one follows another, is in
-`lorid.distributed.switching`. `build_app` is also what tests run, with a scripted engine in Serve's
-local mode.
+of three a round. Where `serving.layout` gives each role an engine of its own, StudentEngine has the
+rounds only, and each text is a call to a RoleEngine (roles.py). Which triple a question gets, and
+how one follows another, is in `lorid.distributed.switching`. `build_app` is also what tests run,
+with a scripted engine in Serve's local mode.
 """
 
 from collections.abc import Mapping
@@ -26,20 +27,23 @@ from lorid.artifacts.records import Record
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import read_manifest, resolve_triple
 from lorid.config import EndpointConfig, change_endpoint
-from lorid.distributed.demands import INGRESS_CPUS, engine_gpus
+from lorid.distributed.demands import INGRESS_CPUS
 from lorid.distributed.ingress import Ingress
+from lorid.distributed.roles import RoleEngine, Roles
+from lorid.distributed.scaling import ROOM_FOR_PROBES, role_options, student_options
 from lorid.distributed.sources import StoredTriple, TripleSource, parse_address
 from lorid.distributed.student import EngineFactory, StudentEngine
 from lorid.engines.base import StudentTextEngine
-from lorid.errors import ServeError
+from lorid.errors import ConfigError, ServeError
+from lorid.method.roles import Role
 
 APP_NAME = "lorid"
 # The one that serves, and the one that comes or drains.
 NUM_TRIPLES = 2
-# Requests that no limit counts: probes, lists of models, refusals on their way.
-ROOM_FOR_PROBES = 1000
-# Serve replaces a replica after three checks that failed.
-HEALTH_CHECK_PERIOD_S = 2
+CANNOT_FOLLOW = (
+    "serving.layout=merged serves one triple and cannot follow an alias; name the triple, "
+    "STORE#NAME or STORE#NAME/VERSION, and deploy again for another one"
+)
 
 
 def build_app(
@@ -73,32 +77,34 @@ def student_app(
     factory: EngineFactory | None = None,
 ) -> Application:
     """The graph without its ingress: one call a question."""
-    make = factory or VllmFactory(num_triples=NUM_TRIPLES if follows else 1)
-    serving, engine = config.serving, config.engine
-    student: Any = serve.deployment(
-        StudentEngine,
-        name="StudentEngine",
-        num_replicas=serving.num_replicas,
-        # Questions wait in the replica's own slots, where single ones go first; never in a router.
-        max_ongoing_requests=serving.max_questions + serving.max_items_in_flight + ROOM_FOR_PROBES,
-        ray_actor_options={
-            "num_cpus": engine.num_cpus,
-            "num_gpus": engine_gpus(engine),
-        },
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
-        health_check_timeout_s=60,
-        graceful_shutdown_timeout_s=serving.drain_timeout_s,
-    )
-    return student.bind(config.endpoint().model_dump_json(), make, source, follows)
+    serving = config.serving
+    num_triples = NUM_TRIPLES if follows else 1
+    config_json = config.endpoint().model_dump_json()
+    if serving.roles_apart:
+        if follows and serving.layout == "merged":
+            raise ConfigError(CANNOT_FOLLOW)
+        apps: dict[Role, Any] = {}
+        for role in Role:
+            make = factory or VllmFactory(num_triples=num_triples, role=role)
+            deployment: Any = serve.deployment(RoleEngine, **role_options(config, role))
+            apps[role] = deployment.bind(config_json, role, make, source, num_triples)
+        factory = Roles(apps)
+    student: Any = serve.deployment(StudentEngine, **student_options(config))
+    make = factory or VllmFactory(num_triples=num_triples)
+    return student.bind(config_json, make, source, follows)
 
 
 class VllmFactory:
-    """Makes the real engine in its replica."""
+    """Makes the real engine in its replica: of all roles, or of one where roles are apart."""
 
-    def __init__(self, *, num_triples: int) -> None:
-        self.num_triples = num_triples
+    def __init__(self, *, num_triples: int, role: Role | None = None) -> None:
+        self.num_triples, self.role = num_triples, role
 
     def __call__(self, config: EndpointConfig) -> StudentTextEngine:
+        if config.serving.layout == "merged" and self.role is not None:
+            from lorid.distributed.merged import MergedEngine
+
+            return MergedEngine(config, role=self.role)
         from lorid.engines.vllm import VllmEngine
 
         return VllmEngine(
@@ -108,6 +114,7 @@ class VllmFactory:
             seed=config.seed,
             num_triples=self.num_triples,
             max_rank=config.serving.max_adapter_rank,
+            num_roles=1 if self.role else len(Role),
         )
 
 
@@ -139,6 +146,11 @@ def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Appli
     manifest = read_manifest(store, triple)
     changes = [f"{key}={value}" for key, value in (overrides or {}).items()]
     config = change_endpoint(manifest.endpoint(store=store.uri), changes, source=triple.address)
+    if config.serving.layout == "split" and config.serving.max_adapter_rank is None:
+        # Replicas of a role's engine start at different times, on different triples: they must
+        # all have the same room.
+        serving = config.serving.model_copy(update={"max_adapter_rank": manifest.max_rank})
+        config = config.model_copy(update={"serving": serving})
     source = StoredTriple(
         store=store.uri,
         base=manifest.base,

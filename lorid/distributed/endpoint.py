@@ -29,7 +29,7 @@ def make_endpoint(handle: Any, serving: ServingConfig, *, tokens: Tokens | None)
     metrics = Metrics()
     admission = Admission({"question": serving.max_questions, "batch": serving.max_batches})
     metrics.show(admission)
-    student = Student(handle, on_lost=metrics.retries.inc)
+    student = Student(handle, on_lost=metrics.retries.inc, may_sleep=serving.may_sleep)
     grader = Grader(
         student,
         AnswerChecker(),

@@ -14,7 +14,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+
+from lorid.method.roles import Role
 
 # Singles seldom come alone: for so long after one, a batch does not take the engine back.
 LINGER_S = 2.0
@@ -131,3 +133,26 @@ class SharedSlots:
 
         if self._lingers_s() > 0:
             self._timer = asyncio.get_running_loop().call_later(wait_s, look)
+
+
+class TextSlots:
+    """Slots for texts: those of the one engine, or of each role's own where roles are apart."""
+
+    def __init__(self, num_slots: int, *, roles_apart: bool, batch_share: float) -> None:
+        self.pools = [
+            SharedSlots(num_slots, batch_share=batch_share)
+            for _ in range(len(Role) if roles_apart else 1)
+        ]
+        self.num_slots = num_slots * len(self.pools)
+
+    def of(self, role: Role) -> SharedSlots:
+        """The slots that a text of this role takes one of."""
+        return self.pools[list(Role).index(role) % len(self.pools)]
+
+    @contextmanager
+    def expect(self, *, is_item: bool) -> Iterator[None]:
+        """Say that somebody is there who will want texts of each role during the block."""
+        with ExitStack() as stack:
+            for pool in self.pools:
+                stack.enter_context(pool.expect(is_item=is_item))
+            yield

@@ -1,4 +1,4 @@
-"""StudentEngine, the replica: one engine, the triple that it serves, the questions in work.
+"""StudentEngine, the replica: its engine, the triple that it serves, the questions in work.
 
       question --> slots --> lease of the triple --> run_async(mutual_feedback) --> texts --> engine
                      |                                                                |
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from lorid.api import AttemptEvent, Fact, RoundEvent, SolveRequest, TripleCard
 from lorid.config import EndpointConfig
 from lorid.distributed.bodies import Answered, attempt_event, round_body
-from lorid.distributed.sharing import SharedSlots
+from lorid.distributed.sharing import SharedSlots, TextSlots
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.switching import LoadedTriple, TripleSwitch
 from lorid.engines.base import GenerationRequest, StudentTextEngine, TextSink
@@ -50,8 +50,16 @@ class StudentEngine:
         self.checker = AnswerChecker()
         serving, engine = self.config.serving, self.config.engine
         # A question has two texts in flight, or more in waves while the engine has room for them.
-        self.slots = SharedSlots(serving.max_concurrent_questions, batch_share=serving.batch_share)
-        self.texts = SharedSlots(engine.max_num_seqs, batch_share=serving.batch_share)
+        # Where roles have engines of their own, this one replica is there for all of these.
+        num_engines = serving.max_replicas if serving.roles_apart else 1
+        self.slots = SharedSlots(
+            num_engines * serving.max_concurrent_questions, batch_share=serving.batch_share
+        )
+        self.texts = TextSlots(
+            num_engines * engine.max_num_seqs,
+            roles_apart=serving.roles_apart,
+            batch_share=serving.batch_share,
+        )
         self.num_questions, self.num_texts = 0, 0
         self.engine = factory(self.config)
         poll_s = serving.alias_poll_s if follows else None
@@ -75,7 +83,7 @@ class StudentEngine:
         def solve(watch: Watch) -> Awaitable[Answered[Transcript]]:
             return self.solve(request, watch=watch)
 
-        async for event in _as_they_come(solve):
+        async for event in as_they_come(solve):
             yield event
 
     async def answer_alone(
@@ -110,14 +118,14 @@ class StudentEngine:
         def answer(on_text: TextSink) -> Awaitable[Answered[Sampled]]:
             return self.answer_alone(question, role, seed, max_tokens, on_text=on_text)
 
-        async for piece in _as_they_come(answer):
+        async for piece in as_they_come(answer):
             yield piece
 
     def load(self) -> float:
         """How busy this replica is, from 0 to 1 and beyond: questions by slots, texts by batch."""
         return max(
-            self.num_questions / self.config.serving.max_concurrent_questions,
-            self.num_texts / self.config.engine.max_num_seqs,
+            self.num_questions / self.slots.num_slots,
+            self.num_texts / self.texts.num_slots,
         )
 
     async def ready(self) -> dict[str, Any]:
@@ -243,7 +251,7 @@ class _Writer:
             seed=generation_seed(self.seed, question=self.question, ask=ask),
             max_tokens=max_tokens,
         )
-        async with self.student.texts.take(is_item=self.is_item):
+        async with self.student.texts.of(ask.role).take(is_item=self.is_item):
             self.student.num_texts += 1
             try:
                 completion = await self.student.engine.generate(request, on_text=on_text)
@@ -261,7 +269,7 @@ Event = TypeVar("Event")
 Final = TypeVar("Final")
 
 
-async def _as_they_come(
+async def as_they_come(
     work: Callable[[Callable[[Event], None]], Awaitable[Final]],
 ) -> AsyncIterator[Event | Final]:
     """What `work` tells the callback that it is given, as it does, then its result.

@@ -62,6 +62,11 @@ MODELS: Mapping[str, str | None] = {
 }
 
 
+def models_of(serving: ServingConfig) -> list[str]:
+    """The models that chat completions can name; merged weights leave no base."""
+    return [name for name in MODELS if name != "lorid:base" or serving.layout != "merged"]
+
+
 def make_web(endpoint: Endpoint) -> ASGIApp:
     """The whole HTTP side of the endpoint."""
     edge = Edge(
@@ -189,7 +194,7 @@ class Routes:
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """OpenAI-compatible: `lorid` by mutual feedback, one role, or the base alone."""
-        if body.model not in MODELS:
+        if body.model not in models_of(self.endpoint.serving):
             message = f"unknown model {body.model!r}; GET /v1/models lists them"
             return refusal(request, 404, message, kind="not_found")
         questions = [message.content for message in body.messages if message.role == "user"]
@@ -208,7 +213,8 @@ class Routes:
         """The models that chat completions can name, and what the replica asked serves."""
         status = await self.student.status()
         about = {"object": "model", "owned_by": "lorid", "triple": status["triple"]}
-        return {"object": "list", "data": [{"id": name, **about} for name in MODELS], **status}
+        names = models_of(self.endpoint.serving)
+        return {"object": "list", "data": [{"id": name, **about} for name in names], **status}
 
     async def healthz(self) -> dict[str, str]:
         """Alive."""

@@ -8,7 +8,7 @@ A `StudentTextEngine` is also a `TripleHost`: triples come and go while it answe
 names the one that it wants.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -109,10 +109,10 @@ class TripleHost(Protocol):
         ...
 
 
-def idle_roles(probes: Mapping[str, str]) -> list[str]:
-    """Roles whose probe equals the base's: their adapter does nothing."""
+def idle_roles(probes: Mapping[str, str], *, roles: Iterable[Role] = Role) -> list[str]:
+    """Which of the roles answer the probe like the base, or not: their adapter does nothing."""
     base = probes["base"]
-    return [str(role) for role in Role if probes.get(str(role), base) == base]
+    return [str(role) for role in roles if probes.get(str(role), base) == base]
 
 
 class StudentTextEngine(TextEngine, TripleHost, Protocol):

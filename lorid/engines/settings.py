@@ -33,7 +33,13 @@ def set_environment(config: EngineConfig, *, student: ModelConfig) -> None:
 
 
 def engine_arguments(
-    config: EngineConfig, *, student: ModelConfig, seed: int, num_triples: int, max_rank: int
+    config: EngineConfig,
+    *,
+    student: ModelConfig,
+    seed: int,
+    num_triples: int,
+    max_rank: int,
+    num_roles: int = len(Role),
 ) -> dict[str, Any]:
     """The arguments of vLLM's `AsyncEngineArgs`."""
     arguments: dict[str, Any] = {
@@ -53,6 +59,9 @@ def engine_arguments(
     }
     if config.num_gpus:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+        if config.tensor_parallel_size > 1:
+            # Left to itself, vLLM takes Ray where an actor has a placement group.
+            arguments["distributed_executor_backend"] = "mp"
     else:
         # More than one worker cannot share this process; asked to, vLLM waits for ever.
         arguments["distributed_executor_backend"] = (
@@ -67,7 +76,7 @@ def engine_arguments(
         # On the CPU a request without an adapter takes the weights of the last slot when others
         # of its batch have one (index -1, vLLM 0.32): that slot stays empty, all zeros. vLLM
         # fills the lowest free slot, and `load` never lets it hold more than the others.
-        num_slots = num_triples * len(Role) + (0 if config.num_gpus else 1)
+        num_slots = num_triples * num_roles + (0 if config.num_gpus else 1)
         arguments |= {
             "enable_lora": True,
             "max_loras": num_slots,

@@ -37,28 +37,31 @@ from lorid.errors import (
     one_line,
 )
 from lorid.method.roles import Role
-from lorid.method.templates import encode_prompt, encode_turn, stop_token_ids
+from lorid.method.templates import PROBE_QUESTION, encode_prompt, encode_turn, stop_token_ids
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
-PROBE_QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
 PROBE_TOKENS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
-    """A triple in the engine: vLLM's name of each adapter, and how its texts are drawn."""
+    """A triple in the engine: vLLM's name of each adapter, and how its texts are drawn.
 
-    requests: "Mapping[Role, LoRARequest]"
+    None where the adapter is in the model's weights already.
+    """
+
+    requests: "Mapping[Role, LoRARequest | None]"
     sampling: SamplingConfig
 
 
 class VllmEngine:
     """One vLLM engine in this process (CPU) or with its own core process (GPU).
 
-    `num_triples` is how many it has room for; `max_rank`, and the ranks of the first triple, decide
-    the rank that all of them may have.
+    `num_triples` is how many it has room for, with `num_roles` adapters each; `max_rank`, and the
+    ranks of the first triple, decide the rank that all of them may have. `merged_role`: `student`
+    is the base with that role's adapter in its weights, and there is room for no other.
     """
 
     def __init__(
@@ -70,7 +73,10 @@ class VllmEngine:
         seed: int = 0,
         num_triples: int = 0,
         max_rank: int | None = None,
+        num_roles: int = len(Role),
+        merged_role: Role | None = None,
     ) -> None:
+        self.num_roles, self.merged_role = num_roles, merged_role
         self.student, self.sampling, self.config, self.seed = student, sampling, engine, seed
         self.num_triples, self.max_rank = num_triples, max_rank or 1
         self.triples: dict[str, _Loaded] = {}
@@ -110,6 +116,7 @@ class VllmEngine:
             EngineError: the engine failed.
         """
         loaded = self._loaded(request.triple)
+        adapter = self._adapter(loaded, request.role)
         prompt = encode_prompt(
             self.tokenizer,
             family=self.student.family,
@@ -117,7 +124,6 @@ class VllmEngine:
             question=request.question,
             knowledge=request.knowledge,
         )
-        adapter = None if request.role is None else loaded.requests[request.role]
         sampling = loaded.sampling
         if request.max_tokens is not None and request.max_tokens < sampling.max_new_tokens:
             sampling = sampling.model_copy(update={"max_new_tokens": request.max_tokens})
@@ -146,6 +152,10 @@ class VllmEngine:
         """See `TripleHost.load`."""
         if triple in self.triples:
             return
+        if self.merged_role is not None:
+            await self.start()
+            self.triples[triple] = _Loaded(requests={self.merged_role: None}, sampling=sampling)
+            return
         if len(self.triples) >= self.num_triples:
             raise EngineError(f"this engine holds {self.num_triples} triples, and has them")
         if self.engine is None:
@@ -158,7 +168,7 @@ class VllmEngine:
             for role, folder in adapters.items()
         }
         await self._let_go_of_strays()
-        requests: dict[Role, LoRARequest] = {}
+        requests: dict[Role, LoRARequest | None] = {}
         try:
             for role, info in infos.items():
                 requests[role] = await self._add(role, info)
@@ -174,7 +184,7 @@ class VllmEngine:
             await self._remove(loaded.requests)
 
     async def probe(self, triple: str) -> Mapping[str, str]:
-        """A short greedy text from the base and from each role of the triple."""
+        """A short greedy text from the base, where it is held, and from each role of the triple."""
         loaded = self._loaded(triple)
         prompt = encode_prompt(
             self.tokenizer,
@@ -185,20 +195,21 @@ class VllmEngine:
         greedy = loaded.sampling.model_copy(
             update={"temperature": 0.0, "max_new_tokens": PROBE_TOKENS}
         )
+        asked: dict[str, LoRARequest | None] = {} if self.merged_role else {"base": None}
+        asked |= {str(role): request for role, request in loaded.requests.items()}
         # The same prompt for all: then a text that equals the base's means an idle adapter.
         outputs = await asyncio.gather(
             *(
                 self._output(prompt, adapter=adapter, seed=0, sampling=greedy)
-                for adapter in (None, *loaded.requests.values())
+                for adapter in asked.values()
             )
         )
-        for name, output in zip(("base", *loaded.requests), outputs, strict=True):
+        for name, output in zip(asked, outputs, strict=True):
             if not math.isfinite(output.cumulative_logprob):
                 raise AdapterMismatch(f"{name}: its likelihoods are not finite numbers")
         # A lightly trained adapter may write the base's words: its likelihood still differs.
         texts = [f"{output.text.strip()} [{output.cumulative_logprob:.6f}]" for output in outputs]
-        names = ("base", *loaded.requests)
-        return {str(name): text for name, text in zip(names, texts, strict=True)}
+        return dict(zip(asked, texts, strict=True))
 
     async def check(self) -> None:
         """Raise EngineError when the engine has died."""
@@ -235,6 +246,7 @@ class VllmEngine:
             seed=self.seed,
             num_triples=self.num_triples,
             max_rank=self.max_rank,
+            num_roles=self.num_roles,
         )
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
@@ -247,6 +259,14 @@ class VllmEngine:
         if triple not in self.triples:
             raise AdapterMismatch(f"the triple {triple!r} is not loaded")
         return self.triples[triple]
+
+    def _adapter(self, loaded: _Loaded, role: Role | None) -> "LoRARequest | None":
+        if role is None and self.merged_role is None:
+            return None
+        if role is None or role not in loaded.requests:
+            held = ", ".join(loaded.requests)
+            raise AdapterMismatch(f"this engine holds {held}, not {role or 'the base itself'}")
+        return loaded.requests[role]
 
     def _fitting(self, role: Role, folder: Path) -> AdapterInfo:
         info = check_adapter(folder, base=self.base)
@@ -275,8 +295,8 @@ class VllmEngine:
             raise AdapterMismatch(f"{role}: vLLM did not take the adapter {info.folder}")
         return request
 
-    async def _remove(self, requests: "Mapping[Role, LoRARequest]") -> None:
-        for request in requests.values():
+    async def _remove(self, requests: "Mapping[Role, LoRARequest | None]") -> None:
+        for request in filter(None, requests.values()):
             await self.engine.remove_lora(request.lora_int_id)
 
     async def _let_go_of_strays(self) -> None:
@@ -284,7 +304,7 @@ class VllmEngine:
         known = {
             request.lora_int_id
             for loaded in self.triples.values()
-            for request in loaded.requests.values()
+            for request in filter(None, loaded.requests.values())
         }
         for number in set(await self.engine.list_loras()) - known:
             await self.engine.remove_lora(number)

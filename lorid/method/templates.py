@@ -20,6 +20,8 @@ from lorid.method.roles import Role, role_target, user_turn
 
 IGNORED_LABEL = -100
 TOKENIZER_FAMILY = "tokenizer"
+# Whoever answers it like the base has an adapter that does nothing.
+PROBE_QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
 _MARK = "\ue000USER TURN\ue001"
 
 

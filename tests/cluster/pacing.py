@@ -1,6 +1,7 @@
 """A scripted engine whose texts take their time: what a test of the graph around it needs."""
 
 import asyncio
+import os
 
 from lorid.config import EndpointConfig
 from lorid.distributed.sources import TripleFiles, Wanted
@@ -51,3 +52,22 @@ class OneTriple:
 
     def fetch(self, address: str) -> TripleFiles:
         return TripleFiles(address=address, folders={}, config=demo().endpoint())
+
+
+class TellingEngine(PacedEngine):
+    """Says whose process wrote each text; no two roles agree, so that all rounds are drawn."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.writers = dict.fromkeys((*Role, None), _told)
+
+
+def _told(request: GenerationRequest) -> str:
+    return f"{os.getpid()}\n--> {7 if request.role is Role.DEEP_REASONER else 6} END"
+
+
+class Telling(Paced):
+    """The factory of those."""
+
+    def __call__(self, _: EndpointConfig) -> PacedEngine:
+        return TellingEngine(self.seconds)

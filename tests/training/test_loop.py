@@ -1,6 +1,7 @@
 """The training step is right: its loss, its independence of batching, its resume."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
 from lorid.config import RunConfig
@@ -160,6 +161,29 @@ def test_merged_weights_answer_like_the_adapter(base, tmp_path):
     assert load_tokenizer(merged).eos_token == "<|end|>"
     with pytest.raises(DataError, match="not an empty folder"):
         merge_adapter(session.config.student, adapter=adapter, out=tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("idle", "answers like the base"), ("rank", "has shape"), ("base", "needs"),
+     ("targets", "names o_proj")],
+)  # fmt: skip
+def test_what_cannot_be_merged_is_refused_and_leaves_nothing(base, tmp_path, what, words):
+    session = session_of(config_of(base))
+    if what != "idle":
+        session.train_step()
+    session.save(tmp_path)
+    adapter = tmp_path / Role.INTUITIVE_REASONER / ADAPTER_FOLDER
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    changes = {"rank": {"r": 4}, "targets": {"target_modules": ["o_proj"]}}.get(what, {})
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | changes))
+    if what == "base":
+        weights = load_file(adapter / "adapter_model.safetensors")
+        wider = {name: torch.cat([one, one], dim=1) for name, one in weights.items()}
+        save_file(wider, adapter / "adapter_model.safetensors")
+    with pytest.raises(AdapterMismatch, match=words):
+        merge_adapter(session.config.student, adapter=adapter, out=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize(
