@@ -1,6 +1,6 @@
 """Copies of artifacts on a node's disk: shared by its replicas, verified, and few.
 
-    copy = fetch_once(store, record, cache=folder)
+    copy = fetch_once(store, record, cache=node_cache("triples"))
     copy.folder          # whole and right, and stays as long as somebody keeps `copy`
 
 Whoever uses a copy holds a shared lock on its folder, which ends with the `Copy` or its process.
@@ -72,6 +72,11 @@ class Copy:
 
     folder: Path
     hold: Hold
+
+
+def node_cache(kind: str) -> Path:
+    """Where this user's processes on a node keep copies of one kind."""
+    return Path(tempfile.gettempdir()) / f"lorid-{kind}-{os.getuid()}"
 
 
 def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Copy:

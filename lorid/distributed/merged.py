@@ -10,12 +10,10 @@ checked when they are merged (`lorid.training.merging`), and that the engine ans
 """
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lorid.artifacts.copies import Copy, fetch_once, make_once
+from lorid.artifacts.copies import Copy, fetch_once, make_once, node_cache
 from lorid.artifacts.merged import merged_inputs
 from lorid.artifacts.records import find, version_of
 from lorid.artifacts.store import open_store
@@ -108,8 +106,8 @@ def merged_copy(config: EndpointConfig, *, adapter: Path, role: Role) -> Copy:
     inputs = merged_inputs(student, adapter=adapter, role=role)
     stored = find(store, kind="merged", name=config.name, inputs=inputs)
     if stored is not None:
-        return fetch_once(store, stored, cache=_cache("stored"))
-    folder = _cache("made") / f"{role}-{version_of(inputs)}"
+        return fetch_once(store, stored, cache=node_cache("merged-stored"))
+    folder = node_cache("merged-made") / f"{role}-{version_of(inputs)}"
     return make_once(folder, lambda new: _merge(student, adapter, new))
 
 
@@ -117,7 +115,3 @@ def _merge(student: ModelConfig, adapter: Path, folder: Path) -> None:
     from lorid.training.merging import merge_adapter
 
     merge_adapter(student, adapter=adapter, out=folder)
-
-
-def _cache(kind: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"lorid-merged-{kind}-{os.getuid()}"

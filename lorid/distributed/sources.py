@@ -8,9 +8,7 @@ Everything here is blocking I/O: the switch calls it in a thread. Copies on a no
 by its replicas, verified before each use, and bounded in number.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Protocol
 
 from lorid.artifacts.aliases import current_entry, history, standing_targets
 from lorid.artifacts.cards import facts_of
-from lorid.artifacts.copies import Copy, fetch_once
+from lorid.artifacts.copies import Copy, fetch_once, node_cache
 from lorid.artifacts.records import load_record
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import BaseIdentity, evaluation_of, read_manifest, role_folders
@@ -123,8 +121,7 @@ class StoredTriple:
                 f", this endpoint runs {ours.name} ({ours.identity}, family {ours.family}); "
                 "another base needs a new deployment"
             )
-        cache = Path(tempfile.gettempdir()) / f"lorid-triples-{os.getuid()}"
-        copy = fetch_once(self.store, record, cache=cache)
+        copy = fetch_once(self.store, record, cache=node_cache("triples"))
         config = change_endpoint(
             manifest.endpoint(store=self.store.uri), self.overrides, source=address
         )
