@@ -6,6 +6,7 @@ docs/security.md says what each limit is for, docs/serving.md how requests share
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -71,6 +72,9 @@ class ServingConfig(Section):
     starts on loopback only. `cors_origins` are the sites whose pages may call it. `log_questions`
     puts the text of questions into the audit log.
 
+    `otlp_endpoint` is the URL that takes OpenTelemetry traces by OTLP over HTTP, such as
+    `http://127.0.0.1:4318/v1/traces`; None makes none.
+
     `alias_poll_s`: how often a replica that follows an alias looks where it points.
     `max_adapter_rank`: the highest rank that the engine holds; None takes that of the first triple,
     and a triple with a higher one then needs a restart.
@@ -91,6 +95,7 @@ class ServingConfig(Section):
     tokens_file: Annotated[str, Field(min_length=1)] | None = None
     cors_origins: tuple[str, ...] = ()
     log_questions: bool = False
+    otlp_endpoint: str | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024**2
     max_items: Annotated[int, Field(ge=1, le=MAX_ITEMS)] = MAX_ITEMS
     max_question_chars: Annotated[int, Field(ge=1, le=MAX_TEXT_CHARS)] = MAX_TEXT_CHARS
@@ -107,6 +112,22 @@ class ServingConfig(Section):
                 "num_replicas is given too; leave that out, min_replicas and max_replicas say it"
             )
         return autoscaling
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            is_fit = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            is_fit, parts = False, urlsplit("")
+        if not is_fit:
+            raise ValueError("not a URL; give it such as http://127.0.0.1:4318/v1/traces")
+        if parts.username or parts.password:
+            raise ValueError("holds a password; put it into OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+        return url
 
     @property
     def roles_apart(self) -> bool:

@@ -23,6 +23,7 @@ from lorid.api import AttemptEvent, RoundEvent, SolveRequest, TripleCard
 from lorid.artifacts.retries import backoff_s
 from lorid.distributed.bodies import Answered, Unavailable, cause_of
 from lorid.distributed.student import SolveEvent
+from lorid.distributed.tracing import carrier
 from lorid.errors import EngineDied
 from lorid.method.feedback import Sampled, Transcript
 
@@ -128,23 +129,23 @@ class Student(Calls):
 
     async def solve(self, request: SolveRequest, *, is_item: bool = False) -> Answered[Transcript]:
         """Solve one question."""
-        return await self.call("solve", request, is_item=is_item)
+        return await self.call("solve", request, is_item=is_item, trace=carrier())
 
     async def answer_alone(
         self, question: str, role: str | None, seed: int | None, max_tokens: int | None
     ) -> Answered[Sampled]:
         """One text of one role."""
-        return await self.call("answer_alone", question, role, seed, max_tokens)
+        return await self.call("answer_alone", question, role, seed, max_tokens, carrier())
 
     async def solve_stream(
         self, request: SolveRequest
     ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
         """What happens while a question is solved, each thing once, then the answer."""
         sent: set[tuple[object, ...]] = set()
-        num_lost = 0
+        num_lost, trace = 0, carrier()
         while True:
             try:
-                async for event in self._stream("solve_stream", request):
+                async for event in self._stream("solve_stream", request, trace):
                     key = _key(event)
                     if key not in sent:
                         sent.add(key)
@@ -157,7 +158,7 @@ class Student(Calls):
         self, question: str, role: str | None, seed: int | None, max_tokens: int | None
     ) -> AsyncIterator[str | Answered[Sampled]]:
         """The pieces of one text, then the whole; raises what `pieces` does."""
-        arguments = (question, role, seed, max_tokens)
+        arguments = (question, role, seed, max_tokens, carrier())
         async for piece in self.pieces("answer_alone_stream", *arguments):
             yield piece
 

@@ -13,11 +13,12 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from opentelemetry.trace import SpanKind, StatusCode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -29,6 +30,7 @@ from lorid.distributed.admission import Admission, Kind, Refused
 from lorid.distributed.bodies import sendable
 from lorid.distributed.metrics import Metrics
 from lorid.distributed.page import FOLDER
+from lorid.distributed.tracing import Tracing
 from lorid.serving import ServingConfig
 
 # Anybody may see these: they say nothing about questions, answers or users.
@@ -108,6 +110,7 @@ class Edge:
     ) -> None:
         self.app, self.serving, self.tokens = app, serving, tokens
         self.admission, self.metrics = admission, metrics
+        self.tracing = Tracing(serving.otlp_endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -117,14 +120,36 @@ class Edge:
         facts = self._facts(scope)
         scope["lorid"] = facts
         sending = _Sending(send, facts)
-        try:
-            await self._answer(scope, receive, sending, facts)
-        except asyncio.CancelledError:
-            facts.status = facts.status or CLIENT_LEFT
-            facts.notes["left"] = True
-            raise
-        finally:
-            self._note(facts)
+        with self._span(scope, facts):
+            try:
+                await self._answer(scope, receive, sending, facts)
+            except asyncio.CancelledError:
+                facts.status = facts.status or CLIENT_LEFT
+                facts.notes["left"] = True
+                raise
+            finally:
+                self._note(facts)
+
+    @contextmanager
+    def _span(self, scope: Scope, facts: Facts) -> Iterator[None]:
+        """The request in a trace, the client's own where it sends one; probes are in none."""
+        if facts.route not in KINDS or facts.method != "POST":
+            yield
+            return
+        about = {
+            "http.request.method": facts.method,
+            "http.route": facts.route,
+            "lorid.request_id": facts.request_id,
+        }
+        name, parent = f"{facts.method} {facts.route}", Headers(scope=scope)
+        with self.tracing.span(name, parent=parent, kind=SpanKind.SERVER, attributes=about) as span:
+            try:
+                yield
+            finally:
+                span.set_attribute("http.response.status_code", facts.status)
+                if facts.status >= 500 or "error" in facts.notes:
+                    span.set_status(StatusCode.ERROR)
+                    span.set_attribute("error.type", str(facts.notes.get("error", facts.status)))
 
     def _facts(self, scope: Scope) -> Facts:
         headers = Headers(scope=scope)

@@ -20,6 +20,7 @@ from lorid.distributed.bodies import Answered, attempt_event, round_body
 from lorid.distributed.sharing import SharedSlots, TextSlots
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.switching import LoadedTriple, TripleSwitch
+from lorid.distributed.tracing import Carrier, Tracing, told
 from lorid.engines.base import GenerationRequest, StudentTextEngine, TextSink
 from lorid.method.drivers import run_async
 from lorid.method.equivalence import AnswerChecker
@@ -37,7 +38,7 @@ from lorid.method.waves import Waves
 EngineFactory = Callable[[EndpointConfig], StudentTextEngine]
 SolveEvent = AttemptEvent | RoundEvent
 Watch = Callable[[SolveEvent], None]
-Content = TypeVar("Content")
+Content = TypeVar("Content", Transcript, Sampled)
 
 
 class StudentEngine:
@@ -62,26 +63,32 @@ class StudentEngine:
         )
         self.num_questions, self.num_texts = 0, 0
         self.engine = factory(self.config)
+        self.tracing = Tracing(serving.otlp_endpoint)
         poll_s = serving.alias_poll_s if follows else None
         self.triples = TripleSwitch(self.engine, source, poll_s=poll_s)
 
     async def solve(
-        self, request: SolveRequest, *, is_item: bool = False, watch: Watch | None = None
+        self,
+        request: SolveRequest,
+        *,
+        is_item: bool = False,
+        watch: Watch | None = None,
+        trace: Carrier | None = None,
     ) -> Answered[Transcript]:
         """Answer one question by mutual feedback, all of its rounds by one triple."""
 
         async def solve(triple: LoadedTriple) -> Transcript:
             return await self._solve(request, triple=triple, is_item=is_item, watch=watch)
 
-        return await self._in_turn(solve, is_item=is_item)
+        return await self._in_turn(solve, is_item=is_item, trace=trace)
 
     async def solve_stream(
-        self, request: SolveRequest
+        self, request: SolveRequest, trace: Carrier | None = None
     ) -> AsyncIterator[SolveEvent | Answered[Transcript]]:
         """Each text as it ends, each round as it is judged, and the answer."""
 
         def solve(watch: Watch) -> Awaitable[Answered[Transcript]]:
-            return self.solve(request, watch=watch)
+            return self.solve(request, watch=watch, trace=trace)
 
         async for event in as_they_come(solve):
             yield event
@@ -92,6 +99,7 @@ class StudentEngine:
         role: str | None,
         seed: int | None,
         max_tokens: int | None = None,
+        trace: Carrier | None = None,
         *,
         on_text: TextSink | None = None,
     ) -> Answered[Sampled]:
@@ -108,15 +116,20 @@ class StudentEngine:
             ask = Ask(role=speaker or Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge)
             return await write(ask, is_base=speaker is None, max_tokens=max_tokens, on_text=on_text)
 
-        return await self._in_turn(answer, is_item=False)
+        return await self._in_turn(answer, is_item=False, trace=trace)
 
     async def answer_alone_stream(
-        self, question: str, role: str | None, seed: int | None, max_tokens: int | None = None
+        self,
+        question: str,
+        role: str | None,
+        seed: int | None,
+        max_tokens: int | None = None,
+        trace: Carrier | None = None,
     ) -> AsyncIterator[str | Answered[Sampled]]:
         """The pieces of a text as they are written, then the whole."""
 
         def answer(on_text: TextSink) -> Awaitable[Answered[Sampled]]:
-            return self.answer_alone(question, role, seed, max_tokens, on_text=on_text)
+            return self.answer_alone(question, role, seed, max_tokens, trace, on_text=on_text)
 
         async for piece in as_they_come(answer):
             yield piece
@@ -163,15 +176,23 @@ class StudentEngine:
         await self.engine.check()
 
     async def _in_turn(
-        self, work: Callable[[LoadedTriple], Awaitable[Content]], *, is_item: bool
+        self,
+        work: Callable[[LoadedTriple], Awaitable[Content]],
+        *,
+        is_item: bool,
+        trace: Carrier | None,
     ) -> Answered[Content]:
         self.num_questions += 1
         came = time.monotonic()
         try:
             # The triple is chosen when the question's turn comes: none waits on an old one.
-            with self.texts.expect(is_item=is_item):
-                async with self.slots.take(is_item=is_item), self.triples.lease() as triple:
-                    return await self._worked(work, triple, came=came)
+            with self.tracing.span("question", parent=trace) as span:
+                with self.texts.expect(is_item=is_item):
+                    async with self.slots.take(is_item=is_item), self.triples.lease() as triple:
+                        answered = await self._worked(work, triple, came=came)
+                about = {"lorid.triple": answered.triple, "lorid.waited_s": answered.waited_s}
+                span.set_attributes({**about, **told(answered.answer)})
+                return answered
         finally:
             self.num_questions -= 1
 
@@ -251,18 +272,23 @@ class _Writer:
             seed=generation_seed(self.seed, question=self.question, ask=ask),
             max_tokens=max_tokens,
         )
-        async with self.student.texts.of(ask.role).take(is_item=self.is_item):
-            self.student.num_texts += 1
-            try:
-                completion = await self.student.engine.generate(request, on_text=on_text)
-            finally:
-                self.student.num_texts -= 1
-        return Sampled(
-            text=completion.text,
-            truncated=completion.finish_reason == "length",
-            num_tokens=completion.num_tokens,
-            num_prompt_tokens=completion.num_prompt_tokens,
-        )
+        name = "base" if is_base else ask.role.value
+        about = {"lorid.role": name, "lorid.round": ask.round_index + 1}
+        with self.student.tracing.span(f"text {name}", attributes=about) as span:
+            async with self.student.texts.of(ask.role).take(is_item=self.is_item):
+                self.student.num_texts += 1
+                try:
+                    completion = await self.student.engine.generate(request, on_text=on_text)
+                finally:
+                    self.student.num_texts -= 1
+            sampled = Sampled(
+                text=completion.text,
+                truncated=completion.finish_reason == "length",
+                num_tokens=completion.num_tokens,
+                num_prompt_tokens=completion.num_prompt_tokens,
+            )
+            span.set_attributes(told(sampled))
+        return sampled
 
 
 Event = TypeVar("Event")
