@@ -101,19 +101,22 @@ def fetch_once(store: ArtifactStore, record: Record, *, cache: Path) -> Copy:
 def make_once(folder: Path, make: Callable[[Path], None]) -> Copy:
     """The node's copy of what `make` writes, whole, into a folder that is not there yet.
 
-    One process of the node makes at a time: what is made may need much memory.
+    One process of the node makes at a time: what is made may need much memory. What is there
+    already waits for nobody.
 
     Raises:
         ConfigError: the cache belongs to another user.
     """
     cache = folder.parent
     _make_cache(cache)
-    with Hold(cache, waits=True):
-        if not folder.is_dir():
-            make(folder)
-        copy = Copy(folder=folder, hold=Hold(folder))
-        os.utime(folder)
-        _remove_spare(cache)
+    copy = _held(folder)
+    if copy is None:
+        with Hold(cache, waits=True):
+            if not folder.is_dir():
+                make(folder)
+            copy = Copy(folder=folder, hold=Hold(folder))
+            _remove_spare(cache)
+    os.utime(folder)
     return copy
 
 
@@ -123,15 +126,24 @@ def _make_cache(cache: Path) -> None:
         raise ConfigError(f"{cache} belongs to another user; set TMPDIR to a folder of your own")
 
 
-def _existing(record: Record, folder: Path) -> Copy | None:
+def _held(folder: Path) -> Copy | None:
+    """The copy of that name, if there is one."""
     try:
         hold = Hold(folder)
     except OSError:  # none yet
         return None
-    # In this order: what is verified after it is held stays.
-    if hold.is_of(folder) and _is_intact(record, folder):
+    if hold.is_of(folder):
         return Copy(folder=folder, hold=hold)
     hold.drop()
+    return None
+
+
+def _existing(record: Record, folder: Path) -> Copy | None:
+    # In this order: what is verified after it is held stays.
+    copy = _held(folder)
+    if copy is None or _is_intact(record, folder):
+        return copy
+    copy.hold.drop()
     return None
 
 

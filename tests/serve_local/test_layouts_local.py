@@ -248,6 +248,20 @@ def test_merged_weights_are_made_once_a_node(tmp_path):
     assert {copy.folder for copy in copies} == {folder}
 
 
+def test_merged_weights_that_are_there_do_not_wait_for_others_to_be_made(tmp_path):
+    cache = tmp_path / "cache"
+    mine = make_once(cache / "mine", lambda folder: folder.mkdir())
+    seen = []
+
+    def make(folder):
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(make_once, mine.folder, make).result(timeout=30).folder)
+        folder.mkdir()
+
+    make_once(cache / "another", make)
+    assert seen == [mine.folder]
+
+
 # A role's engine ------------------------------------------------------------------------------
 
 
