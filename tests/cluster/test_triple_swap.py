@@ -1,8 +1,10 @@
 """A running endpoint follows its alias under load: no request fails, every answer names its triple.
 
-Real Ray Serve, vLLM and HTTP; the adapters are random, so that what they write differs.
+Real Ray Serve, vLLM and HTTP; the adapters are random, so that what they write differs. By hand,
+with an engine for each role: LORID_LAYOUTS=1 pytest tests/cluster/test_triple_swap.py
 """
 
+import os
 import threading
 import time
 from collections import Counter
@@ -18,7 +20,8 @@ from lorid.client import Client
 from lorid.distributed.cluster import connected
 from lorid.distributed.deployments import app_of_run
 
-pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
+IS_FULL = os.environ.get("LORID_LAYOUTS") == "1"
 QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
 NUM_CLIENTS = 6
 CHANGES = {
@@ -26,6 +29,7 @@ CHANGES = {
     "feedback.max_rounds": 3,
     "engine.max_model_len": 256,
     "serving.alias_poll_s": 0.5,
+    "engine.num_cpus": 0.3,
 }
 
 
@@ -72,7 +76,14 @@ def rationales(answer: dict) -> list:
     return [(one["intuitive"], one["knowledge"], one["deep"]) for one in answer["rounds"]]
 
 
-def test_a_promotion_and_a_rollback_under_load(tmp_path):
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "shared",
+        pytest.param("split", marks=pytest.mark.skipif(not IS_FULL, reason="LORID_LAYOUTS=1")),
+    ],
+)
+def test_a_promotion_and_a_rollback_under_load(tmp_path, layout):
     store = open_store(str(tmp_path / "store"))
     old = random_triple(store, tmp_path / "old", seed=1)
     new = random_triple(store, tmp_path / "new", seed=2)
@@ -80,10 +91,11 @@ def test_a_promotion_and_a_rollback_under_load(tmp_path):
     promote(store, "production", old.address)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    changes = {**CHANGES, "serving.layout": layout}
     with connected():
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         try:
-            serve.run(app_of_run(f"{store.uri}@production", overrides=CHANGES), name="lorid")
+            serve.run(app_of_run(f"{store.uri}@production", overrides=changes), name="lorid")
             with Client(url) as client:
                 client.wait_until_ready(timeout_s=180)
                 before = client.solve(QUESTION, seed=7)
