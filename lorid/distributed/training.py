@@ -41,6 +41,7 @@ from lorid.distributed.failures import root_cause
 from lorid.distributed.opening import Announce
 from lorid.distributed.placement import Demand, Placement, place
 from lorid.distributed.progress import StepBoard, StepRow
+from lorid.distributed.saving import SaveNotes, saving_when_interrupted
 from lorid.distributed.training_display import TrainingDisplay
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
@@ -105,15 +106,21 @@ def train_roles(
         threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
         for group in groups
     ]
+
+    def running() -> set[Role]:
+        lives = zip(groups, threads, strict=True)
+        return {job.role for group, thread in lives if thread.is_alive() for job in group}
+
     with (
         TrainingDisplay() as display,
         Trackers(training.trackers, runs=_tracked(config, jobs), warn=display.say) as trackers,
+        saving_when_interrupted(board, running=running, say=display.say),
     ):
         follower = _Follower(board, display=display, trackers=trackers)
         for thread in threads:
             thread.start()
         waits = _Waits(config, placement, say=display.say)
-        while any(thread.is_alive() for thread in threads):
+        while running():
             follower.look()
             waits.say()
             time.sleep(0.5)
@@ -195,6 +202,7 @@ def _train_group(
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[SaveNotes(board)],
         ),
     )
     result = trainer.fit()
