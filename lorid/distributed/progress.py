@@ -104,6 +104,11 @@ class Progress:
             self._print_line(name, track, done=done, total=total, note=note)
         track.done = done
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        text = f"{self.stage}: {text}"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _print_line(self, name: str, track: Track, *, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         is_finished = done >= total and track.done < total
@@ -114,8 +119,7 @@ class Progress:
         track.printed = now
         seconds = track.seconds_left(done=done, total=total)
         left = "starting" if seconds is None else f"{seconds:.0f} s left"
-        text = f"{self.stage}: {name} {done}/{total}  {left}  {note}".rstrip()
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.say(f"{name} {done}/{total}  {left}  {note}".rstrip())
 
 
 class StepBoard:
