@@ -1,15 +1,17 @@
 """A cluster that grows and shrinks on one machine: Ray's autoscaler with its fake cloud.
 
     with autoscaling_head(tmp_path) as head:          # no worker runs yet
-        job = head.run("train_adapters.py", folder=tmp_path)
-        head.kill_worker()                            # as when a machine is lost
+        job = head.start_job("train_adapters.py", folder=tmp_path, log=log)
+        kill_node(head.workers("RayTrainWorker")[0][0])           # as when a machine is lost
 
 Node types are cluster.yaml's, each with its CPUs and, in the place of GPUs that this machine does
 not have, a resource `stand_in_gpu`. Ray's fake multi-node provider starts a node as processes here.
 """
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,9 +29,9 @@ from training_cluster import ENVIRONMENT, QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = "stand_in_gpu"
+# The fake provider's own names for its head.
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 HEAD_TYPE = "ray.head.default"
-# Both are the fake provider's own names for its head.
 IDLE_MINUTES = 0.1
 
 
@@ -96,8 +98,6 @@ class Head:
 
     def start(self) -> None:
         """Start it, on the same port each time."""
-        import json
-
         self.sockets = tempfile.mkdtemp(prefix="lorid-ray-")
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
@@ -121,8 +121,6 @@ class Head:
         self._wait_until_it_listens()
 
     def _wait_until_it_listens(self) -> None:
-        import socket
-
         host, _, port = self.address.rpartition(":")
         deadline = time.monotonic() + 120
         while True:
@@ -267,6 +265,12 @@ def said_by(log: Path, part: str, *, job: subprocess.Popen[bytes], timeout_s: fl
     return text
 
 
-def environment_of_tests() -> dict[str, str]:
-    """For a driver in the test's own process: what a job's would have."""
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def note(case: str, **figures: object) -> None:
+    """Print what a case measured, and keep it where LORID_FIGURES says (benchmarks/autoscaling.py).
+
+    Seconds are those of this machine under its load: no test depends on them.
+    """
+    print(f"{case}: {figures}")
+    if file := os.environ.get("LORID_FIGURES"):
+        with Path(file).open("a") as lines:
+            lines.write(json.dumps({"case": case, **figures}) + "\n")

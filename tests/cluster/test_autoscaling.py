@@ -14,7 +14,7 @@ from pathlib import Path
 import pacing
 import pytest
 import yaml
-from fake_cloud import STAND_IN, Watch, autoscaling_head, node_types, said_by
+from fake_cloud import STAND_IN, Watch, autoscaling_head, node_types, note, said_by
 from small import small_config_text
 
 from lorid.api import SolveRequest
@@ -79,7 +79,10 @@ def test_three_workers_come_when_three_adapters_train_and_go_when_they_are_done(
         assert job.wait(timeout=300) == 0, log.read_text()[-3000:]
         trained_s = time.monotonic() - watch.began
         idle_s = watch.wait_for(0)
-    print(f"workers {watch.counts}; trained after {trained_s:.0f} s, gone {idle_s:.0f} s later")
+    note(
+        "three adapters train", workers_over_time=watch.counts, trained_s=round(trained_s, 1),
+        gone_s=round(idle_s, 1),
+    )  # fmt: skip
     assert "3 trainings of 8 CPUs: all at once, room for 0 now; the autoscaler is asked" in (
         log.read_text()
     )
@@ -153,10 +156,10 @@ def test_engines_and_their_nodes_come_with_the_load_and_go_with_it(tmp_path, mon
             idle_s = watch.wait_for(0, timeout_s=180)
             again_s = answered_s(handle, number=1)
             serve.shutdown()
-    print(
-        f"none to an answer {first_s:.1f} s, to three nodes {three_s:.1f} s, idle to none "
-        f"{idle_s:.1f} s, and an answer again {again_s:.1f} s; workers over time {watch.counts}"
-    )
+    note(
+        "engines by the load", first_answer_s=round(first_s, 1), three_nodes_s=round(three_s, 1),
+        gone_s=round(idle_s, 1), answer_again_s=round(again_s, 1), workers_over_time=watch.counts,
+    )  # fmt: skip
 
 
 def answered_s(handle, *, number: int) -> float:

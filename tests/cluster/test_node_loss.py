@@ -11,14 +11,14 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pacing
 import pytest
-from fake_cloud import Head, Watch, autoscaling_head, kill_node, node_types
+from fake_cloud import Head, Watch, autoscaling_head, kill_node, node_types, note
 from misbehaving_server import misbehaving_server
 from small import free_port
 from teach_runs import knowledge_records, prepare, write_config, write_problems
@@ -53,6 +53,10 @@ def wait_until(claim: Callable[[], Any], *, timeout_s: float = 200) -> Any:
     return found
 
 
+def lost(seconds: Mapping[str, float]) -> float:
+    return round(seconds["lost"] - seconds["whole"], 1)
+
+
 def files_of(store: str, *, kind: str, into: Path) -> dict[str, bytes]:
     """The files of the one artifact of that kind."""
     (record,) = [record for record in list_records(open_store(store)) if record.kind == kind]
@@ -82,13 +86,16 @@ def test_a_node_is_lost_while_the_teacher_works(tmp_path):
                 wait_until(lambda n=asked: server.counts()["num_requests"] > n + NUM_TAUGHT // 3)
                 kill_node(head.workers("TeacherWorker")[0][0])
             assert job.wait(timeout=200) == 0, (folder / "job.log").read_text()[-3000:]
-            seconds[name] = time.monotonic() - began
+            seconds[name] = round(time.monotonic() - began, 1)
             store = str(folder / "store")
             assert len(knowledge_records(store)) == 1
             files[name] = files_of(store, kind="knowledge", into=folder / "files")
         num_requests = server.counts()["num_requests"]
     again = num_requests - 2 * NUM_TAUGHT
-    print(f"teaching: {seconds}; {again} of {NUM_TAUGHT} questions were asked again")
+    note(
+        "a node lost while the teacher works", seconds=seconds, lost_s=lost(seconds),
+        num_questions=NUM_TAUGHT, num_asked_again=again,
+    )  # fmt: skip
     assert again <= 8
     assert files["whole"] == files["lost"]
 
@@ -118,7 +125,7 @@ def test_a_node_and_then_the_head_are_lost_while_roles_train(tmp_path):
         kill_node(head.workers("RayTrainWorker")[0][0])
         began = time.monotonic()
         second = wait_until(lambda: (step := saved_step(store)) > first + 4 and step)
-        lost_s["node"] = time.monotonic() - began
+        lost_s["node"] = round(time.monotonic() - began, 1)
         # Ray keeps a cluster's state in the head alone: with it go the driver and every node.
         head.kill()
         job.kill()
@@ -127,9 +134,9 @@ def test_a_node_and_then_the_head_are_lost_while_roles_train(tmp_path):
         head.start()
         job = start(head)
         wait_until(lambda: saved_step(store) > second)
-        lost_s["head"] = time.monotonic() - began
+        lost_s["head"] = round(time.monotonic() - began, 1)
         assert job.wait(timeout=200) == 0, log.read_text()[-3000:]
-    print(f"training: seconds from the loss to the next new checkpoint {lost_s}")
+    note("a node and the head lost while roles train", seconds_to_the_next_checkpoint=lost_s)
     assert second < NUM_STEPS
     records = {record.name: record for record in list_records(open_store(config.store))}
     for role in Role:
@@ -172,8 +179,11 @@ def test_a_node_is_lost_while_problems_are_graded(tmp_path, monkeypatch):
                     wait_until(lambda n=before: num_solved(url) > n + NUM_GRADED // 4)
                     kill_node(head.workers("StudentEngine")[0][0])
                 thread.join(timeout=240)
-                seconds[name] = time.monotonic() - began
-    print(f"grading: {seconds}; workers over time {watch.counts}")
+                seconds[name] = round(time.monotonic() - began, 1)
+    note(
+        "a node lost while problems are graded", seconds=seconds, lost_s=lost(seconds),
+        workers_over_time=watch.counts,
+    )  # fmt: skip
     first, second = (
         (tmp_path / name / "attempts.jsonl").read_bytes() for name in ("whole", "lost")
     )
