@@ -29,6 +29,7 @@ from training_cluster import ENVIRONMENT, QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = "stand_in_gpu"
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 # The fake provider's own names for its head.
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 HEAD_TYPE = "ray.head.default"
@@ -67,9 +68,10 @@ def cloud_config(types: dict[str, dict[str, Any]], *, address: str) -> dict[str,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": IDLE_MINUTES,
         "provider": {
-            "type": "fake_multinode", "gcs_address": address, "head_node_id": HEAD_ID,
-            "launch_multiple": True, "use_node_id_as_ip": True, "disable_node_updaters": True,
-            "disable_launch_config_check": True,
+            # By its name as a class: Ray 2.60's wheel lacks the defaults of `type: fake_multinode`.
+            "type": "external", "module": PROVIDER, "gcs_address": address,
+            "head_node_id": HEAD_ID, "launch_multiple": True, "use_node_id_as_ip": True,
+            "disable_node_updaters": True, "disable_launch_config_check": True,
         },
         "auth": {"ssh_user": "nobody"},
         "docker": {},
