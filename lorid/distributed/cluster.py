@@ -140,17 +140,6 @@ def nodes_to_come() -> list[Nodes] | None:
     return _nodes_in(Path(named[0]).expanduser()) if named else []
 
 
-def num_waiting(resources: Mapping[str, float]) -> int:
-    """How many places of that size are asked for that the cluster has no room for yet."""
-    from ray.util import placement_group_table
-
-    return sum(
-        list(group["bundles"].values()).count(dict(resources))
-        for group in placement_group_table().values()
-        if group["state"] in ("PENDING", "RESCHEDULING")
-    )
-
-
 def _autoscaler_command(gcs_address: str) -> list[str] | None:
     """How the cluster's monitor was started, if it runs on this machine."""
     for process in psutil.process_iter(["cmdline"]):

@@ -22,10 +22,11 @@ DRIVER_CPUS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """`count` processes, each on one node that has so much."""
+    """`count` processes, each on one node that has so much; `setting` is what asks for it."""
 
     stage: str
     what: str
+    setting: str = ""
     num_cpus: float
     num_gpus: float = 0
     count: int = 1
@@ -47,6 +48,7 @@ def demands_of(config: RunConfig) -> Iterator[Demand]:
     yield Demand(
         stage="train",
         what=f"training ({training.mode})",
+        setting="training",
         num_cpus=training.num_cpus,
         num_gpus=training.num_gpus,
         count=1 if training.mode == "fused" else len(Role),
@@ -62,6 +64,7 @@ def _engines(config: RunConfig) -> Iterator[Demand]:
     yield Demand(
         stage="evaluate",
         what="role's engine" if serving.roles_apart else "student's engine",
+        setting="engine",
         num_cpus=config.engine.num_cpus,
         num_gpus=engine_gpus(config.engine),
         count=serving.max_replicas * (len(Role) if serving.roles_apart else 1),
@@ -74,6 +77,7 @@ def _teacher(config: RunConfig) -> Demand:
         return Demand(
             stage="knowledge",
             what="teacher's engine",
+            setting="teacher.engine",
             num_cpus=teacher.engine.num_cpus,
             num_gpus=engine_gpus(teacher.engine),
             count=teacher.max_engines or teacher.num_engines,

@@ -27,6 +27,7 @@ from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
 from lorid.distributed.deployments import APP_NAME, app_of_triple
 from lorid.distributed.progress import Progress
+from lorid.distributed.room import waits_said
 from lorid.errors import ServeError
 from lorid.jsonl import write_jsonl
 from lorid.method.grader import GRADER_VERSION
@@ -50,11 +51,12 @@ def served(config: RunConfig, *, triple: Record) -> Iterator[str]:
     require_free_port(serving.host, serving.port)
     serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
     try:
-        _deploy(app_of_triple(config, triple))
-        url = f"http://{serving.host}:{serving.port}"
-        with client_of(config, url) as client:
-            client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
-        yield url
+        with waits_said(Progress("evaluate").say):
+            _deploy(app_of_triple(config, triple))
+            url = f"http://{serving.host}:{serving.port}"
+            with client_of(config, url) as client:
+                client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
+            yield url
     finally:
         # Ray prints the end of Serve's controller, which we asked for, as the failure of a task.
         with redirect_stdout(StringIO()):

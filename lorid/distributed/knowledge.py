@@ -29,6 +29,7 @@ from lorid.config import RunConfig
 from lorid.distributed.cluster import only_errors
 from lorid.distributed.demands import API_WORKER_CPUS, engine_gpus
 from lorid.distributed.progress import Progress
+from lorid.distributed.room import waits_said
 from lorid.distributed.teaching import TeacherWorker, pool_of, start_desk
 from lorid.errors import ConfigError, TeacherError
 from lorid.method.knowledge import TEACHER_TEMPLATE
@@ -102,7 +103,10 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     desk = start_desk(config)
     try:
         answered = _answered(config, problems, template=template, key=key, desk=desk)
-        with Board(desk, total=len(problems), config=config) as board:
+        with (
+            Board(desk, total=len(problems), config=config) as board,
+            waits_said(board.progress.say),
+        ):
             result = _collect(answered.iter_rows(), board=board)
     except RayError as error:
         cause = " ".join(str(error).split())[-300:]

@@ -61,7 +61,8 @@ def run_pipeline(
         RunTaken: another driver holds the name.
         LoridError: with one line for the user; finished stages stay finished.
     """
-    from lorid.distributed.cluster import connected, require_accelerators
+    from lorid.distributed.cluster import connected
+    from lorid.distributed.room import require_room
 
     if "train" in stages:
         from lorid.training.trackers import check_trackers
@@ -75,7 +76,9 @@ def run_pipeline(
             records |= _announced(run, stage)
         if on_ray:
             with connected():
-                require_accelerators(run.config, stages=on_ray)
+                require_room(
+                    run.config, stages=[stage for stage in on_ray if not _is_done(run, stage)]
+                )
                 for stage in on_ray:
                     records |= _announced(run, stage)
     return records
@@ -85,6 +88,18 @@ def _split(stages: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """What comes before the first stage on Ray, and the rest: bad data fails within a second."""
     first = next((i for i, stage in enumerate(stages) if stage in STAGES_ON_RAY), len(stages))
     return stages[:first], stages[first:]
+
+
+def _is_done(run: Run, stage: str) -> bool:
+    """Whether a stage will ask the cluster for nothing."""
+    from lorid.artifacts.records import find
+
+    if stage == "train":
+        return all(_adapter(run, role) for role in Role)
+    kind, inputs = {
+        "knowledge": ("knowledge", knowledge_inputs), "evaluate": ("evaluation", evaluation_inputs)
+    }[stage]  # fmt: skip
+    return find(run.store, kind=kind, name=run.config.name, inputs=inputs(run.config)) is not None
 
 
 def _announced(run: Run, stage: str) -> dict[str, Record]:

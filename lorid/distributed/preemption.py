@@ -1,11 +1,12 @@
-"""Notice that this node will be taken away: from Ray, which drains it, or from EC2.
+"""Notice that the end may be near: from Ray, which drains the node, from EC2, from the driver.
 
     notices = Notices(ranks)          # a watcher thread, where EC2's metadata service answers
     is_new = notices.seen()           # once a step, on every rank: the same answer on all
 
 Ray's own notice comes by a call that all ranks make together, so the first rank's clock says when.
-EC2's is read by whichever node is meant, and reaches the others by a vote. A process that gets
-SIGTERM or SIGKILL without either has no time to save: it goes on from the last checkpoint.
+EC2's is read by whichever node is meant, and reaches the others by a vote; so does the driver's
+wish, which the first rank hears. A process that gets SIGTERM or SIGKILL without any of them has no
+time to save: it goes on from the last checkpoint.
 """
 
 import os
@@ -30,9 +31,14 @@ class Notices:
     """What this training has been told so far."""
 
     def __init__(
-        self, ranks: Ranks, *, ask_ray: Callable[[], object], spot: "SpotWatcher | None" = None
+        self,
+        ranks: Ranks,
+        *,
+        ask_ray: Callable[[], object],
+        take_wish: Callable[[], bool] = lambda: False,
+        spot: "SpotWatcher | None" = None,
     ) -> None:
-        self.ranks, self.ask_ray = ranks, ask_ray
+        self.ranks, self.ask_ray, self.take_wish = ranks, ask_ray, take_wish
         self.asked = time.monotonic()
         self.known: object = None
         self.spot = spot or SpotWatcher()
@@ -42,14 +48,14 @@ class Notices:
         """Whether any rank has a notice that is new; to be called by all of them, in step."""
         is_first = self.ranks.rank == 0
         is_time = is_first and time.monotonic() - self.asked > SECONDS_BETWEEN_ASKS
-        is_spot, is_time = self.ranks.any(self.spot.take(), is_time)
+        is_spot, is_wish, is_time = self.ranks.any(self.spot.take(), self.take_wish(), is_time)
         if is_time:
             self.asked = time.monotonic()
             found = self.ask_ray()
             if found is not None and found != self.known:
                 self.known = found
                 return True
-        return is_spot
+        return is_spot or is_wish
 
     def stop(self) -> None:
         """Look no more."""

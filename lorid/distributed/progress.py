@@ -4,12 +4,12 @@
         progress.update("teacher", done=64, total=1600, note="2 set aside")
 
 `StepBoard` is the actor to which training workers send their steps, and why they gave up; the
-driver reads it.
+driver reads it, and asks by it for a checkpoint before the end (`lorid.distributed.saving`).
 """
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_POSTS = 0.5
+# How long a worker may wait for the board's reply: a share of the time since its last post.
+SHARE_FOR_REPLIES, MOST_FOR_REPLIES_S = 0.01, 1.0
 StepRow = Mapping[str, Any]  # a StepMetrics as it travels
 
 
@@ -102,6 +104,11 @@ class Progress:
             self._print_line(name, track, done=done, total=total, note=note)
         track.done = done
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        text = f"{self.stage}: {text}"
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _print_line(self, name: str, track: Track, *, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         is_finished = done >= total and track.done < total
@@ -112,8 +119,7 @@ class Progress:
         track.printed = now
         seconds = track.seconds_left(done=done, total=total)
         left = "starting" if seconds is None else f"{seconds:.0f} s left"
-        text = f"{self.stage}: {name} {done}/{total}  {left}  {note}".rstrip()
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.say(f"{name} {done}/{total}  {left}  {note}".rstrip())
 
 
 class StepBoard:
@@ -128,6 +134,9 @@ class StepBoard:
         self.notes: dict[str, str] = {}
         self.given_up: dict[str, str] = {}
         self.logs: dict[str, str] = {}
+        self.saved: dict[str, int] = {}
+        self.wanted: dict[str, int] = {}
+        self.num_wishes = 0
 
     def began(self, role: str, log: str) -> None:
         """Note where the newest worker of a role writes its log."""
@@ -137,12 +146,36 @@ class StepBoard:
         """The places by role."""
         return self.logs
 
-    def post(self, rows: Sequence[StepRow]) -> None:
-        """Add the steps that are new."""
+    def post(self, rows: Sequence[StepRow]) -> int:
+        """Add the steps that are new; answers how often the driver has asked to save so far."""
         for row in rows:
             known = self.steps.setdefault(str(row["role"]), [])
             if row["step"] == len(known) + 1:
                 known.append(row)
+        return self.num_wishes
+
+    def ask_to_save(self) -> dict[str, int]:
+        """Ask for what is not saved: the roles that have steps to lose, and their newest."""
+        self.num_wishes += 1
+        self.wanted = {role: len(rows) for role, rows in self.steps.items()}
+        return self.read_unsaved()
+
+    def note_saved(self, steps: Mapping[str, int]) -> None:
+        """Note that a checkpoint of these steps is part of its run for good."""
+        for role, step in steps.items():
+            self.saved[str(role)] = max(step, self.saved.get(str(role), 0))
+
+    def read_unsaved(self) -> dict[str, int]:
+        """The roles that were asked to save and have not, with the step that they had then."""
+        return {
+            role: step
+            for role, step in self.wanted.items()
+            if self.saved.get(role, 0) < step and role not in self.given_up
+        }
+
+    def read_saved(self) -> dict[str, int]:
+        """The newest step by role that is saved, since this board is there."""
+        return self.saved
 
     def note(self, role: str, text: str) -> None:
         """Keep a line that the user should see."""
@@ -165,24 +198,33 @@ class StepBoard:
 class StepPoster:
     """A worker's side of the board: sends the steps that it has not sent, twice a second.
 
-    Workers of one training have the same steps: all but one are silent.
+    Workers of one training have the same steps: all but one are silent. `take` reads a reply, as
+    `ray.get` with a timeout does, or returns None when it is not there yet.
     """
 
     def __init__(
-        self, board: Any, tracks: "Mapping[Any, RoleTrack]", *, is_silent: bool = False
+        self,
+        board: Any,
+        tracks: "Mapping[Any, RoleTrack]",
+        *,
+        take: Callable[[Any, float], int | None] | None = None,
+        is_silent: bool = False,
     ) -> None:
         self.board, self.tracks, self.is_silent = board, tracks, is_silent
+        self.take = take
         self.sent = dict.fromkeys(tracks, 0)
-        self.posted = 0.0
+        self.posted, self.patience = 0.0, 0.0
+        self.reply: Any = None
+        self.num_wishes = 0
 
     def post(self, *, at_once: bool = False) -> Any:
         """Send what is new, if it is time or `at_once`; returns Ray's reference, to be waited for.
 
         A worker that goes on from a checkpoint has sent nothing, so it begins with step 1.
         """
-        if self.is_silent:
-            return None
-        if not at_once and time.monotonic() - self.posted < SECONDS_BETWEEN_POSTS:
+        now = time.monotonic()
+        since = now - self.posted
+        if self.is_silent or (since < SECONDS_BETWEEN_POSTS and not at_once):
             return None
         rows = [
             asdict(metrics)
@@ -190,5 +232,18 @@ class StepPoster:
             for metrics in track.metrics[self.sent[role] :]
         ]
         self.sent = {role: len(track.metrics) for role, track in self.tracks.items()}
-        self.posted = time.monotonic()
-        return self.board.post.remote(rows)
+        self.patience, self.posted = min(SHARE_FOR_REPLIES * since, MOST_FOR_REPLIES_S), now
+        self.reply = self.board.post.remote(rows)
+        return self.reply
+
+    def take_wish(self) -> bool:
+        """Whether the board asks to save, once for each time that it does."""
+        if self.reply is None or self.take is None:
+            return False
+        # Steps may take a minute: what was asked during the last one is heard before the next.
+        num_wishes, self.patience = self.take(self.reply, self.patience), 0.0
+        if num_wishes is None:
+            return False
+        is_new = num_wishes > self.num_wishes
+        self.reply, self.num_wishes = None, num_wishes
+        return is_new

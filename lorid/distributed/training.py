@@ -36,11 +36,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
-from lorid.distributed.cluster import alive_nodes, nodes_to_come, num_waiting, only_errors
+from lorid.distributed.cluster import alive_nodes, nodes_to_come, only_errors
 from lorid.distributed.failures import root_cause
 from lorid.distributed.opening import Announce
 from lorid.distributed.placement import Demand, Placement, place
 from lorid.distributed.progress import StepBoard, StepRow
+from lorid.distributed.room import waits_said
+from lorid.distributed.saving import SaveNotes, saving_when_interrupted
 from lorid.distributed.training_display import TrainingDisplay
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
@@ -49,8 +51,6 @@ from lorid.training.adapters import check_training
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
 from lorid.training.trackers import TrackedRun, Trackers
-
-SECONDS_BETWEEN_NOTES = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +105,22 @@ def train_roles(
         threading.Thread(target=run, args=(group,), name=_group_name(group), daemon=True)
         for group in groups
     ]
+
+    def running() -> set[Role]:
+        lives = zip(groups, threads, strict=True)
+        return {job.role for group, thread in lives if thread.is_alive() for job in group}
+
     with (
         TrainingDisplay() as display,
         Trackers(training.trackers, runs=_tracked(config, jobs), warn=display.say) as trackers,
+        waits_said(display.say),
+        saving_when_interrupted(board, running=running, say=display.say),
     ):
         follower = _Follower(board, display=display, trackers=trackers)
         for thread in threads:
             thread.start()
-        waits = _Waits(config, placement, say=display.say)
-        while any(thread.is_alive() for thread in threads):
+        while running():
             follower.look()
-            waits.say()
             time.sleep(0.5)
         follower.look()
     if failures:
@@ -133,23 +138,6 @@ def _placement(config: RunConfig, *, num_trainings: int) -> Placement:
         min_gpu_share=training.min_gpu_share,
     )
     return place(demand, now=alive_nodes(), to_come=nodes_to_come())
-
-
-class _Waits:
-    """Says now and then what trainings wait for, as long as some have no place."""
-
-    def __init__(self, config: RunConfig, placement: Placement, *, say: Announce) -> None:
-        self.resources = _resources(config, placement.num_gpus)
-        self.tell, self.said = say, time.monotonic()
-
-    def say(self) -> None:
-        """Look, if it is time."""
-        if time.monotonic() - self.said < SECONDS_BETWEEN_NOTES:
-            return
-        self.said = time.monotonic()
-        if num := num_waiting(self.resources):
-            asked = ", ".join(f"{count:g} {name}" for name, count in self.resources.items())
-            self.tell(f"{num} workers of {asked} wait for room in the cluster")
 
 
 def _group_name(group: Sequence[RoleJob]) -> str:
@@ -195,6 +183,7 @@ def _train_group(
             **checkpoint_storage(config.store),
             failure_config=FailureConfig(max_failures=training.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[SaveNotes(board)],
         ),
     )
     result = trainer.fit()

@@ -5,7 +5,7 @@
 `report` is a barrier and throttles, so it is called at checkpoints only; step metrics go to the
 StepBoard without waiting. What would fail in the same way again is said to the board, not raised.
 Workers of one training decide together: what one alone knows (its clock, a notice that its node
-will be taken) is put to the vote.
+will be taken, the driver's wish for a checkpoint) is put to the vote.
 """
 
 import os
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.train import get_checkpoint, get_preemption_info
 
 from lorid.artifacts.enriched import read_enriched
@@ -111,10 +112,10 @@ def _train_to_the_end(
 ) -> None:
     training, ranks = session.config.training, session.ranks
     pace = Pace(every_steps=training.checkpoint_every_steps, minutes=training.checkpoint_minutes)
-    notices = Notices(ranks, ask_ray=get_preemption_info)
+    # Ranks have the same steps: one tells the driver, and hears what it wishes.
+    poster = StepPoster(board, session.tracks, take=_taken, is_silent=ranks.rank != 0)
+    notices = Notices(ranks, ask_ray=get_preemption_info, take_wish=poster.take_wish)
     sender = CheckpointSender()
-    # Ranks have the same steps: one tells the driver.
-    poster = StepPoster(board, session.tracks, is_silent=ranks.rank != 0)
     if ranks.rank == 0:
         _note_what_was_too_long(board, counts, max_tokens=training.max_sequence_tokens)
     poster.post()
@@ -145,6 +146,13 @@ def _note_what_was_too_long(
     for role, found in counts.items():
         if said := found.said(max_tokens=max_tokens):
             board.note.remote(role, said)
+
+
+def _taken(reply: Any, patience: float) -> int | None:
+    try:
+        return ray.get(reply, timeout=patience)
+    except RayError:  # it is not there yet
+        return None
 
 
 def _post_the_rest(poster: StepPoster) -> None:

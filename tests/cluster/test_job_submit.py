@@ -1,11 +1,13 @@
 """`ray job submit` of jobs/distill.py to a real local cluster, token authentication on.
 
 The job's store is a bucket, as on any cluster of several nodes, and its server goes away while the
-job works: when the knowledge stage publishes, and when a trainer uploads a checkpoint. What the job
-made is then deployed from there on that cluster by `serve deploy`, and asked over HTTP.
+job works: when the knowledge stage publishes, and when a trainer uploads a checkpoint. While it
+trains it is stopped, by `ray job stop`'s own call, and submitted again. What it made is then
+deployed from there on that cluster by `serve deploy`, and asked over HTTP.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,15 +23,22 @@ from fault_proxy import FaultProxy
 from ray.job_submission import JobStatus, JobSubmissionClient
 from small import free_port, small_config_text
 
+from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.client import Client
+from lorid.config import RunConfig, parse_config
+from lorid.method.roles import Role
+from lorid.training.loop import ADAPTER_FOLDER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.s3, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 # 60 has been run; CI waits less, for its time.
 OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FAULT_RATE = float(os.environ.get("LORID_FAULT_RATE", "0.05"))
+WEIGHTS = "adapter_model.safetensors"
+# The one role that trains for long enough to be stopped; no checkpoint but the one before the end.
+EPOCHS = {"intuitive_reasoner": 3, "knowledge_generator": 1, "deep_reasoner": 1}
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
@@ -61,8 +70,10 @@ def head(s3_bucket, tmp_path, monkeypatch):
         # Without a port of its own the agent of a cluster that is still ending keeps the default.
         f"--dashboard-agent-listen-port={free_port()}",
     ]  # fmt: skip
+    # As cluster.yaml has it: so long may a stopped job take to save what it trains.
+    environment = os.environ | {"CI": "", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
     with (tmp_path / "head.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"CI": ""})
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         yield f"http://127.0.0.1:{dashboard}"
     finally:
@@ -98,11 +109,66 @@ def submit(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> s
             time.sleep(1)
 
 
-def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
-    submission = submit(client, entrypoint, working_dir)
+def finished(client: JobSubmissionClient, submission: str):
     while client.get_job_status(submission) not in FINAL:
         time.sleep(1)
     return client.get_job_info(submission), client.get_job_logs(submission)
+
+
+def run_job(client: JobSubmissionClient, entrypoint: str, working_dir: Path):
+    return finished(client, submit(client, entrypoint, working_dir))
+
+
+def stop_while_training(client: JobSubmissionClient, entrypoint: str, working_dir: Path) -> str:
+    """Submit the job and stop it once the first reasoner takes steps; what it said."""
+    submission = submit(client, entrypoint, working_dir)
+    while steps_of(Role.INTUITIVE_REASONER, client.get_job_logs(submission)) is None:
+        assert client.get_job_status(submission) not in FINAL, client.get_job_logs(submission)
+        time.sleep(0.2)
+    assert client.stop_job(submission)
+    info, log = finished(client, submission)
+    assert info.status == JobStatus.STOPPED, log[-3000:]
+    deadline = time.monotonic() + 60
+    while left := [one for one in psutil.process_iter(["cmdline"]) if trains(one)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    return log
+
+
+def trains(process: psutil.Process) -> bool:
+    """Whether it is a process of Ray Train of this cluster, or the driver."""
+    title = " ".join(process.info["cmdline"] or [])
+    is_actor = "ray::RayTrainWorker" in title or "ray::TrainController" in title
+    return is_actor or ("jobs/distill.py" in title and "run.yaml" in title)
+
+
+def steps_of(role: Role, log: str) -> int | None:
+    """The step that a log's first line of the role's training shows."""
+    found = re.search(rf"^train: {role.short} (\d+)/", log, re.MULTILINE)
+    return None if found is None else int(found[1])
+
+
+def saved_steps(log: str) -> dict[Role, int]:
+    """What a stopped training said that it saved."""
+    said = re.findall(r"^train: (\w+): saved at step (\d+)$", log, re.MULTILINE)
+    return {Role(role): int(step) for role, step in said}
+
+
+def undisturbed(config: RunConfig, knowledge: Path, *, role: Role, out: Path) -> bytes:
+    """The adapter of a training that nobody stopped, here and without Ray."""
+    import torch
+
+    from lorid.distributed.training_worker import encode_roles
+    from lorid.training.loop import TrainingSession
+    from lorid.training.ranks import CPU, Ranks
+
+    torch.set_num_threads(1)
+    examples, _ = encode_roles(config, list(read_enriched(knowledge)), roles=[role])
+    session = TrainingSession(config, examples=examples, device=CPU, ranks=Ranks())
+    while session.is_active:
+        session.train_step()
+    session.save(out)
+    return (out / role / ADAPTER_FOLDER / WEIGHTS).read_bytes()
 
 
 def deploy(config: Path, *, address: str) -> None:
@@ -137,7 +203,9 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     working_dir = tmp_path / "project"
     for folder in ("jobs", "lorid"):
         shutil.copytree(ROOT / folder, working_dir / folder)
-    (working_dir / "run.yaml").write_text(small_config_text(store=store, name="job"))
+    sections = yaml.safe_load(small_config_text(store=store, name="job"))
+    sections["training"] |= {"num_epochs_by_role": EPOCHS, "checkpoint_every_steps": 1000}
+    (working_dir / "run.yaml").write_text(yaml.safe_dump(sections))
     client = connect(head)
     python = sys.executable
     asked: list[str] = []
@@ -145,6 +213,13 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
         proxy.gone_at(moment, seconds=OUTAGE_S)
         for moment in (publishes_knowledge(asked), uploads_checkpoint)
     ]
+
+    stopped = stop_while_training(
+        client, f"{python} jobs/distill.py --config run.yaml", working_dir
+    )
+    first = Role.INTUITIVE_REASONER
+    saved = saved_steps(stopped)[first]
+    assert stopped.rstrip().endswith("run again to resume"), stopped
 
     info, log = run_job(client, f"{python} jobs/distill.py --config run.yaml", working_dir)
     assert info.status == JobStatus.SUCCEEDED, log[-3000:]
@@ -157,6 +232,16 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}
     for record in records:
         fetch(open_store(store), record, into=tmp_path / record.address)
+    resumed_at = steps_of(first, log)
+    assert resumed_at is not None
+    assert resumed_at >= saved
+    (knowledge,), (adapter,) = (
+        tmp_path.glob("knowledge/*/*"), tmp_path.glob(f"adapter/job-{first}/*")
+    )  # fmt: skip
+    config = parse_config((working_dir / "run.yaml").read_text())
+    assert (adapter / WEIGHTS).read_bytes() == undisturbed(
+        config, knowledge, role=first, out=tmp_path / "undisturbed"
+    )
     (report,) = tmp_path.glob("report/*/*/report.html")
     assert report.stat().st_size > 1000
 

@@ -23,13 +23,19 @@ class FakeBoard:
 
     def __init__(self) -> None:
         self.posted: list[dict] = []
+        self.wish_at: int | None = None
         self.given_up: dict[str, str] = {}
         self.notes: dict[str, str] = {}
-        self.post = SimpleNamespace(remote=self.posted.extend)
+        self.post = SimpleNamespace(remote=self._post)
         self.note = SimpleNamespace(remote=self.notes.__setitem__)
         self.give_up = SimpleNamespace(remote=self.given_up.__setitem__)
         self.logs: dict[str, str] = {}
         self.began = SimpleNamespace(remote=self.logs.__setitem__)
+
+    def _post(self, rows: list[dict]) -> int:
+        """The reply: the driver asks to save once a step is there."""
+        self.posted.extend(rows)
+        return int(any(row["step"] == self.wish_at for row in self.posted))
 
 
 class FakeRayTrain:
@@ -54,14 +60,21 @@ def run(tmp_path, monkeypatch):
     write_enriched(tmp_path / "knowledge", generate(split="train", count=20, seed=1))
     record = publish(store, tmp_path / "knowledge", kind="knowledge", name="w", inputs={})
 
-    def call(config: RunConfig, roles: list[Role], *, resume_from: Path | None = None):
+    def call(
+        config: RunConfig,
+        roles: list[Role],
+        *,
+        resume_from: Path | None = None,
+        wish_at: int | None = None,
+    ):
         name = f"reports-{len(list(tmp_path.iterdir()))}"
         ray_train, board = FakeRayTrain(tmp_path / name), FakeBoard()
+        board.wish_at = wish_at
         found = None if resume_from is None else Checkpoint.from_directory(resume_from)
         monkeypatch.setattr(checkpoints, "report", ray_train.report)
         monkeypatch.setattr(training_worker, "get_preemption_info", lambda: None)
         monkeypatch.setattr(training_worker, "get_checkpoint", lambda: found)
-        monkeypatch.setattr(training_worker.ray, "get", lambda value: value)
+        monkeypatch.setattr(training_worker.ray, "get", lambda value, timeout=None: value)
         training_worker.train_in_worker(
             {
                 "config": config.model_dump_json(),
@@ -106,6 +119,18 @@ def test_a_fused_worker_reports_all_roles_and_resumes_bit_for_bit(run):
     # A worker that died after its last report has nothing left but to say so again.
     finished, _ = call(config_of(store), list(Role), resume_from=reports[-1][1])
     assert adapters(finished[-1][1], Role) == adapters(reports[-1][1], Role)
+
+
+def test_a_worker_that_is_asked_to_save_does_so_once_and_goes_on(run, monkeypatch):
+    monkeypatch.setattr("lorid.distributed.progress.SECONDS_BETWEEN_POSTS", 0.0)
+    call, store = run
+    config = config_of(store, "training.checkpoint_every_steps=1000")
+    whole, _ = call(config, [DR])
+    assert [summary[DR]["step"] for summary, _ in whole] == [5]
+    asked, _ = call(config, [DR], wish_at=2)
+    assert [summary[DR]["step"] for summary, _ in asked] == [2, 5]
+    resumed, _ = call(config, [DR], resume_from=asked[0][1])
+    assert adapters(resumed[-1][1], [DR]) == adapters(whole[-1][1], [DR])
 
 
 def test_what_cannot_be_trained_is_said_and_not_raised(run):
