@@ -184,7 +184,8 @@ def train(run: Run) -> dict[str, Record]:
         train_roles(
             run.config,
             jobs=[job_of(role) for role in missing],
-            knowledge_address=source.address,
+            data=_data_source(run),
+            knowledge=_knowledge_source(run),
             announce=run.announce,
         )
     return {"triple": bind_triple(run)}
@@ -214,8 +215,8 @@ def bind_triple(run: Run) -> Record:
             run.config,
             folders=folders,
             addresses=addresses,
-            data=_source("data", run.config, data_inputs(run.config)),
-            knowledge=_source("knowledge", run.config, knowledge_inputs(run.config)),
+            data=_data_source(run),
+            knowledge=_knowledge_source(run),
         )
         (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
         (folder / "config.yaml").write_text(dump_config(run.config))
@@ -356,6 +357,14 @@ class _fetched:  # noqa: N801 - reads as a verb at its call sites
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _data_source(run: Run) -> Source:
+    return _source("data", run.config, data_inputs(run.config))
+
+
+def _knowledge_source(run: Run) -> Source:
+    return _source("knowledge", run.config, knowledge_inputs(run.config))
 
 
 def _source(kind: Kind, config: RunConfig, inputs: Mapping[str, Any]) -> Source:

@@ -34,6 +34,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lorid.artifacts.store import open_store
+from lorid.artifacts.triples import Source, identify_base
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
 from lorid.distributed.cluster import alive_nodes, nodes_to_come, num_waiting, only_errors
@@ -45,6 +46,7 @@ from lorid.distributed.training_display import TrainingDisplay
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
 from lorid.method.roles import Role
+from lorid.training.adapter_files import Origin, complete_adapter
 from lorid.training.adapters import check_training
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
@@ -63,7 +65,12 @@ class RoleJob:
 
 
 def train_roles(
-    config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str, announce: Announce
+    config: RunConfig,
+    *,
+    jobs: Sequence[RoleJob],
+    data: Source,
+    knowledge: Source,
+    announce: Announce,
 ) -> None:
     """Train the roles, at once or fused, publishing each as its run finishes.
 
@@ -84,15 +91,16 @@ def train_roles(
     actor = cast("Any", ray.remote(num_cpus=0)(StepBoard))
     board = actor.options(scheduling_strategy=here).remote()
     failures: dict[Role, Exception] = {}
+    base = identify_base(config.student)
+    origin = Origin(config=config, base=base, knowledge=knowledge, data=data)
 
     def run(group: Sequence[RoleJob]) -> None:
         with gate:
             try:
                 failures.update(
                     _train_group(
-                        config,
                         group,
-                        knowledge_address=knowledge_address,
+                        origin=origin,
                         board=board,
                         num_gpus=placement.num_gpus,
                     )
@@ -167,22 +175,21 @@ def _resources(config: RunConfig, num_gpus: float) -> dict[str, float]:
 
 
 def _train_group(
-    config: RunConfig,
     group: Sequence[RoleJob],
     *,
-    knowledge_address: str,
+    origin: Origin,
     board: Board,
     num_gpus: float,
 ) -> dict[Role, Exception]:
     """Train and publish; returns the roles that their worker gave up, and why."""
-    training, name = config.training, _group_name(group)
+    config, training, name = origin.config, origin.config.training, _group_name(group)
     prune(config.store, name)
     trainer = TorchTrainer(
         train_in_worker,
         train_loop_config={
             "config": config.model_dump_json(),
             "roles": [str(job.role) for job in group],
-            "knowledge_address": knowledge_address,
+            "knowledge_address": origin.knowledge.address,
             "board": board,
         },
         scaling_config=ScalingConfig(
@@ -211,16 +218,18 @@ def _train_group(
         for job in group:
             if job.role not in failures:
                 wanted = BEST_FOLDER if training.publish == "best" else ADAPTER_FOLDER
-                _publish(job, folder / job.role, wanted, (result.metrics or {})[job.role])
+                details = (result.metrics or {})[job.role]
+                with tempfile.TemporaryDirectory() as clean:
+                    _adapter_files(folder / job.role, wanted, into=Path(clean))
+                    complete_adapter(Path(clean), origin=origin, role=job.role, details=details)
+                    job.publish(Path(clean), details)
     return failures
 
 
-def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any]) -> None:
+def _adapter_files(trained: Path, wanted: str, *, into: Path) -> None:
     """The checkpoint also holds optimizer state: only adapter and metrics are the artifact."""
-    with tempfile.TemporaryDirectory() as clean:
-        shutil.copytree(trained / wanted, Path(clean), dirs_exist_ok=True)
-        shutil.copy(trained / METRICS_FILE, clean)
-        job.publish(Path(clean), details)
+    shutil.copytree(trained / wanted, into, dirs_exist_ok=True)
+    shutil.copy(trained / METRICS_FILE, into)
 
 
 def _tracked(config: RunConfig, jobs: Sequence[RoleJob]) -> dict[str, TrackedRun]:

@@ -215,10 +215,16 @@ def weights_of(model: PeftModel, role: Role) -> list[torch.nn.Parameter]:
 
 
 def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelConfig) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json` (with the base's name)."""
+    """Write `adapter_model.safetensors` and `adapter_config.json`, which names base and revision.
+
+    Of a base from a hub the revision is the commit that was loaded, whatever the config names.
+    """
     config = cast("LoraConfig", model.peft_config[role])
     config.base_model_name_or_path = student.path
     config.revision = student.revision
+    if not Path(student.path).is_dir():
+        loaded = getattr(model.get_base_model().config, "_commit_hash", None)
+        config.revision = loaded or student.revision
     weights = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
@@ -229,11 +235,6 @@ def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelCo
     config.inference_mode = True
     config.save_pretrained(str(folder))
     config.inference_mode = False
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: peft\ntags: [lora, lorid, {role}]\n---\n"
-        f"# {role}\n\nLoRA adapter (rank {config.r}) of `{Path(student.path).name}` for the LoRID "
-        f"role *{role}*, prompt family `{student.family}`.\n"
-    )
 
 
 def _linear_names(base: torch.nn.Module) -> list[str]:

@@ -14,11 +14,13 @@ from small import small_config_text
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
-from lorid.artifacts.triples import evaluation_of, read_manifest
+from lorid.artifacts.training_record import check_records, read_training_record
+from lorid.artifacts.triples import evaluation_of, read_manifest, role_folders
 from lorid.config import RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
 from lorid.errors import AdapterMismatch, ConfigError, ServeError
+from lorid.jsonl import read_jsonl
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.replay import replay
@@ -84,6 +86,19 @@ def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(finished, tmp
     assert result is not None
     assert result.num_correct == sum(score.correct is True for score in scores)
     assert result.mean_rounds == sum(score.num_rounds for score in scores) / 6
+
+    folders = role_folders(fetch(store, records["triple"], into=tmp_path / "triple"))
+    assert check_records(manifest, folders).startswith("3 of 3")
+    for role, entry in manifest.adapters.items():
+        told = read_training_record(folders[role])
+        assert told is not None
+        assert (told.knowledge, told.data) == (manifest.knowledge, manifest.data)
+        steps = [row for _, row in read_jsonl(folders[role] / "metrics.jsonl")]
+        assert (told.result.step, told.result.last_loss) == (len(steps), steps[-1]["loss"])
+        assert f"rank {entry.rank} " in (folders[role] / "README.md").read_text()
+        settings = json.loads((folders[role] / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == manifest.base.name
+        assert {"tokenizer.json", *told.tokenizer_files} <= set(os.listdir(folders[role]))
 
     folder = fetch(store, records["report"], into=tmp_path / "report")
     assert "small" in (folder / "report.html").read_text()
