@@ -1,16 +1,20 @@
 """A run, opened: its config with absolute paths, its store, and where its lines go.
 
     run = open_run(config)
+    with fetched(run.store, record) as folder: ...       # the files of an artifact
 
 Models are looked at here, before anything starts: a folder must hold what an engine will ask for.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from lorid.artifacts.records import Record, fetch
 from lorid.artifacts.store import ArtifactStore, open_store
 from lorid.artifacts.triples import HUB_ID
 from lorid.config import ModelConfig, RunConfig
@@ -60,6 +64,13 @@ def open_run(config: RunConfig, *, announce: Announce | None = None) -> Run:
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     return Run(config=resolved, store=store, announce=announce or console.print)
+
+
+@contextmanager
+def fetched(store: ArtifactStore, record: Record) -> Iterator[Path]:
+    """An artifact's files in a temporary folder, for the duration of the block."""
+    with tempfile.TemporaryDirectory(prefix="lorid-", ignore_cleanup_errors=True) as folder:
+        yield fetch(store, record, into=Path(folder))
 
 
 def _found(model: ModelConfig, *, field: str) -> ModelConfig:

@@ -10,8 +10,6 @@ workers and node types are not inputs.
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from rich.console import Console
 from lorid.artifacts.leases import held
 from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
 from lorid.artifacts.stages import announce_differences, run_stage
-from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import (
     MANIFEST_FILE,
     Source,
@@ -38,7 +35,13 @@ from lorid.distributed.inputs import (
     report_inputs,
     triple_inputs,
 )
-from lorid.distributed.opening import Announce, Run, open_run
+from lorid.distributed.opening import Announce, Run, fetched, open_run
+from lorid.distributed.trained import (
+    adapter_name,
+    check_before_training,
+    find_adapter,
+    missing_roles,
+)
 from lorid.errors import ArtifactIncomplete
 from lorid.method.roles import Role
 
@@ -74,10 +77,13 @@ def run_pipeline(
         for stage in before:
             records |= _announced(run, stage)
         if on_ray:
+            check_before_training(run, stages=on_ray)
             with connected():
                 require_accelerators(run.config, stages=on_ray)
                 for stage in on_ray:
                     records |= _announced(run, stage)
+                    if stage == "knowledge":
+                        check_before_training(run, stages=on_ray)
     return records
 
 
@@ -122,7 +128,7 @@ def knowledge(run: Run) -> dict[str, Record]:
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
 
     def build(folder: Path) -> Mapping[str, Any]:
-        with _fetched(run.store, data) as source:
+        with fetched(run.store, data) as source:
             groups = read_groups(source)
             result = generate_knowledge(run.config, [group.source for group in groups])
             return write_knowledge(
@@ -148,7 +154,7 @@ def train(run: Run) -> dict[str, Record]:
     source = _required(
         run, kind="knowledge", inputs=knowledge_inputs(run.config), stage="knowledge"
     )
-    missing = [role for role in Role if _adapter(run, role) is None]
+    missing = missing_roles(run)
     for role in Role:
         if role not in missing:
             run.announce(f"  {role}: already trained, skipped")
@@ -201,7 +207,7 @@ def _too_long(record: Record) -> str:
 
 def bind_triple(run: Run) -> Record:
     """One artifact with the three adapters, the manifest and the run's config: what Serve loads."""
-    adapters = {role: _adapter(run, role) for role in Role}
+    adapters = {role: find_adapter(run, role) for role in Role}
 
     def build(folder: Path) -> Mapping[str, Any]:
         addresses: dict[Role, str | None] = {}
@@ -242,7 +248,7 @@ def evaluate(run: Run) -> dict[str, Record]:
     triple = _required(run, kind="triple", inputs=triple_inputs(run.config), stage="train")
 
     def build(folder: Path) -> Mapping[str, Any]:
-        with _fetched(run.store, data) as source:
+        with fetched(run.store, data) as source:
             problems = read_split(source, "test")
         with served(run.config, triple=triple) as url:
             run.announce(f"  serving at {url}")
@@ -279,7 +285,7 @@ def report(run: Run) -> dict[str, Record]:
         run, kind="knowledge", inputs=knowledge_inputs(run.config), stage="knowledge"
     )
     triple = _required(run, kind="triple", inputs=triple_inputs(run.config), stage="train")
-    adapters = {role: _adapter(run, role) for role in Role}
+    adapters = {role: find_adapter(run, role) for role in Role}
     data = collect(
         run.config,
         run.store,
@@ -317,22 +323,6 @@ _STAGES: dict[str, Callable[[Run], dict[str, Record]]] = {
 }
 
 
-def adapter_name(config: RunConfig, role: Role) -> str:
-    """Name of a role's adapter in the store."""
-    return f"{config.name}-{role}"
-
-
-def _adapter(run: Run, role: Role) -> Record | None:
-    from lorid.artifacts.records import find
-
-    return find(
-        run.store,
-        kind="adapter",
-        name=adapter_name(run.config, role),
-        inputs=adapter_inputs(run.config, role),
-    )
-
-
 def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) -> Record:
     from lorid.artifacts.records import find
 
@@ -343,20 +333,6 @@ def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) ->
             f"run the {stage} stage first (jobs/distill.py runs all of them)"
         )
     return record
-
-
-class _fetched:  # noqa: N801 - reads as a verb at its call sites
-    """An artifact's files in a temporary folder, for the duration of the block."""
-
-    def __init__(self, store: ArtifactStore, record: Record) -> None:
-        self.store, self.record = store, record
-        self.folder = Path(tempfile.mkdtemp(prefix="lorid-"))
-
-    def __enter__(self) -> Path:
-        return fetch(self.store, self.record, into=self.folder)
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _data_source(run: Run) -> Source:

@@ -12,9 +12,9 @@ training may have several workers, which share the sequences of each step. How m
 once is decided by `lorid.distributed.placement`; apart from that, nothing waits for another role. A
 role that fails does not stop the others: what they finish is published, and the next run trains
 only what is missing. `report` is a barrier and throttles, so workers report at checkpoints only; a
-worker that dies goes on from its newest checkpoint. What no retry can mend is found here before
-workers start, or said by the worker to the board, and is not retried. What a worker does is
-`lorid.distributed.training_worker`.
+worker that dies goes on from its newest checkpoint. What no retry can mend is found before Ray is
+asked for anything (`lorid.training.checks`), or said by the worker to the board, and is not
+retried. What a worker does is `lorid.distributed.training_worker`.
 """
 
 import hashlib
@@ -47,7 +47,6 @@ from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
 from lorid.method.roles import Role
 from lorid.training.adapter_files import Origin, complete_adapter
-from lorid.training.adapters import check_training
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
 from lorid.training.trackers import TrackedRun, Trackers
@@ -74,13 +73,13 @@ def train_roles(
 ) -> None:
     """Train the roles, at once or fused, publishing each as its run finishes.
 
+    What no retry can mend has been looked for before (`lorid.training.checks`).
+
     Raises:
-        AdapterMismatch, ConfigError: the base does not fit the settings; nothing was started.
         ResourceError: the cluster will never have room for one training; nothing was started.
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
-    check_training(config)
     only_errors("ray.train")
     groups = [list(jobs)] if training.mode == "fused" else [[job] for job in jobs]
     placement = _placement(config, num_trainings=len(groups))

@@ -18,7 +18,6 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -26,10 +25,9 @@ from transformers import (
 )
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
-from lorid.config import ModelConfig, RunConfig, TrainingConfig
+from lorid.config import ModelConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError, one_line
 from lorid.method.roles import Role
-from lorid.method.templates import TokenizerLike, encode_target
 
 
 def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
@@ -43,7 +41,7 @@ def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
             student.path, revision=student.revision, trust_remote_code=False
         )
     except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("tokenizer", student, error)) from error
+        raise ConfigError(cannot_load("tokenizer", student, error)) from error
 
 
 def load_base(student: ModelConfig, *, device: torch.device | None = None) -> PreTrainedModel:
@@ -64,35 +62,7 @@ def load_base(student: ModelConfig, *, device: torch.device | None = None) -> Pr
             use_safetensors=True,
         )
     except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("model", student, error)) from error
-
-
-def check_training(config: RunConfig) -> None:
-    """Find what no retry can mend before any worker starts; reads no weights.
-
-    Raises:
-        AdapterMismatch: a target module is not in the model, or the rank exceeds its width.
-        ConfigError: the model or its tokenizer cannot be loaded, or lacks a token.
-    """
-    student = config.student
-    if config.training.use_dora:
-        raise ConfigError(
-            "training.use_dora: vLLM serves no DoRA adapters, so a run cannot use them; "
-            "TrainingSession trains them"
-        )
-    for role, folder in config.training.start_from.items():
-        check_start(Path(folder), config.training, role=role)
-    tokenizer = cast("TokenizerLike", load_tokenizer(student))
-    encode_target(tokenizer, family=student.family, text="")
-    try:
-        settings = AutoConfig.from_pretrained(
-            student.path, revision=student.revision, trust_remote_code=False
-        )
-        with torch.device("meta"):
-            shape = AutoModelForCausalLM.from_config(settings)
-    except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("model", student, error)) from error
-    check_targets(shape, config.training)
+        raise ConfigError(cannot_load("model", student, error)) from error
 
 
 def check_targets(base: torch.nn.Module, training: TrainingConfig) -> None:
@@ -247,6 +217,7 @@ def _linear_names(base: torch.nn.Module) -> list[str]:
     )
 
 
-def _cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
+def cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
+    """One line about a model that cannot be loaded."""
     cause = f"{type(error).__name__}: {one_line(error, max_chars=160)}"
     return f"cannot load the {what} of {student.path}: {cause}; check student.path and revision"
