@@ -166,6 +166,8 @@ def _training(record: TrainingRecord | None) -> str:
         ("seed", f"{record.seed}"),
         ("versions", ", ".join(f"{name} {one}" for name, one in record.packages.items())),
     ]
+    if result.num_untargeted:
+        rows.insert(3, ("without a target", f"{result.num_untargeted} left out"))
     if result.best_validation_loss is not None:
         best = f"{result.best_validation_loss:.4f} at step {result.best_step}"
         rows.insert(2, ("best validation loss", best))

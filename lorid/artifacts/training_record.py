@@ -39,6 +39,7 @@ class TrainingResult(Section):
     num_examples: Count
     num_dropped_too_long: Count
     num_truncated: Count
+    num_untargeted: Count = 0
     num_workers: str
     train_seconds: float
 

@@ -181,7 +181,7 @@ def train(run: Run) -> dict[str, Record]:
                 details=_scalars(details),
                 seconds=float(details.get("train_seconds", 0.0)),
             )
-            run.announce(f"  {role}: {record.address}{_too_long(record)}")
+            run.announce(f"  {role}: {record.address}{_left_out(record)}")
 
         digest = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:12]
         return RoleJob(role=role, run_name=f"{run.config.name}-{role}-{digest}", publish=save)
@@ -197,12 +197,15 @@ def train(run: Run) -> dict[str, Record]:
     return {"triple": bind_triple(run)}
 
 
-def _too_long(record: Record) -> str:
-    """What became of sequences over the cut-off, if there were any."""
-    dropped, cut = (record.details.get(key, 0) for key in ("num_dropped_too_long", "num_truncated"))
-    if not dropped and not cut:
-        return ""
-    return f" ({dropped} sequences over the cut-off dropped, {cut} cut)"
+def _left_out(record: Record) -> str:
+    """What became of sequences over the cut-off, and without a target, if there were any."""
+    counts = {
+        "sequences over the cut-off dropped": record.details.get("num_dropped_too_long"),
+        "cut": record.details.get("num_truncated"),
+        "without a target left out": record.details.get("num_untargeted"),
+    }
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({said})" if said else ""
 
 
 def bind_triple(run: Run) -> Record:

@@ -121,6 +121,7 @@ def _result(
         num_examples=details["num_examples"],
         num_dropped_too_long=details["num_dropped_too_long"],
         num_truncated=details["num_truncated"],
+        num_untargeted=details.get("num_untargeted", 0),
         num_workers=str(details["num_workers"]),
         train_seconds=details["train_seconds"],
     )

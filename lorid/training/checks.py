@@ -150,6 +150,6 @@ def _has_both_sides(
 
 def _are_other_models(one: str, other: str) -> bool:
     """Whether two ids of a hub name different models, and not one model of two owners."""
-    if not all(HUB_ID.fullmatch(name) and not Path(name).exists() for name in (one, other)):
+    if not all(HUB_ID.fullmatch(name) and "/" in name for name in (one, other)):
         return False
     return one.split("/")[-1].lower() != other.split("/")[-1].lower()

@@ -84,6 +84,7 @@ def untargeted(problem: EnrichedProblem) -> EnrichedProblem:
         ({"max_sequence_tokens": 16}, ["no example of at most 16 tokens among 4", "raise"]),
         ({"max_sequence_tokens": 20, "too_long": "truncate"}, ["no example of at most 20"]),
         ({"validation_fraction": 1e-6}, ["holds out 0 of 4 examples", "change it"]),
+        ({"start_from": {"deep_reasoner": "nowhere"}}, ["nowhere holds no adapter_model.safetens"]),
         ({"use_dora": True}, ["vLLM serves no DoRA adapters"]),
     ],
 )  # fmt: skip
