@@ -252,6 +252,8 @@ def _move_training(folder: Path, out: Path, *, base: BaseIdentity) -> TrainingRe
         if (folder / name).is_file():
             (out / name).parent.mkdir(exist_ok=True)
             shutil.move(folder / name, out / name)
+    if record.base.name == base.name:
+        base = base.model_copy(update={"revision": record.base.revision})
     record = record.model_copy(update={"base": base})
     write_training_record(record, out)
     return record
@@ -329,6 +331,9 @@ def _write_triple(manifest: TripleManifest, copies: Mapping[Role, Path], *, into
 def _clean_config(config: AdapterConfig, base: BaseIdentity) -> str:
     """PEFT's adapter_config.json with the checked fields alone, and this base."""
     fields = config.model_dump(mode="json", exclude_none=True)
+    if config.base_model_name_or_path != base.name:
+        # Another name's commits are others.
+        fields.pop("revision", None)
     alpha = config.lora_alpha
     fields |= {
         "base_model_name_or_path": base.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from peft import (
     LoraConfig,
     PeftModel,
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
+from lorid.artifacts.triples import HUB_ID
 from lorid.config import ModelConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError, one_line
 from lorid.method.roles import Role
@@ -191,10 +193,7 @@ def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelCo
     """
     config = cast("LoraConfig", model.peft_config[role])
     config.base_model_name_or_path = student.path
-    config.revision = student.revision
-    if not Path(student.path).is_dir():
-        loaded = getattr(model.get_base_model().config, "_commit_hash", None)
-        config.revision = loaded or student.revision
+    config.revision = _loaded_revision(student)
     weights = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
@@ -205,6 +204,15 @@ def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelCo
     config.inference_mode = True
     config.save_pretrained(str(folder))
     config.inference_mode = False
+
+
+def _loaded_revision(student: ModelConfig) -> str | None:
+    """The commit in the hub's cache that the revision stands for, or the revision itself."""
+    if Path(student.path).is_dir() or not HUB_ID.fullmatch(student.path):
+        return student.revision
+    cached = try_to_load_from_cache(student.path, "config.json", revision=student.revision)
+    # .../snapshots/COMMIT/config.json
+    return Path(cached).parent.name if isinstance(cached, str) else student.revision
 
 
 def _linear_names(base: torch.nn.Module) -> list[str]:

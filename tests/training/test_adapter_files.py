@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from peft import AutoPeftModelForCausalLM, PeftModel
-from tiny import random_examples, tiny_config, tiny_session
+from tiny import tiny_config
 from transformers import AutoTokenizer
 
 from lorid.artifacts.hub import export_triple, import_triple
@@ -36,7 +36,7 @@ from lorid.jsonl import read_jsonl
 from lorid.method.roles import Role
 from lorid.presets import demo
 from lorid.training.adapter_files import Origin, complete_adapter
-from lorid.training.adapters import load_base, load_tokenizer, save_adapter
+from lorid.training.adapters import load_base, load_tokenizer, new_adapters, save_adapter
 from lorid.training.batches import encode_examples
 from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
 from lorid.training.track import METRICS_FILE
@@ -164,14 +164,21 @@ def test_a_record_that_does_not_fit_is_refused(trained, config, tmp_path):
     assert check_trained_for(folder, base=other) is None
 
 
-def test_of_a_hub_s_base_the_very_commit_is_named(tmp_path):
-    session = tiny_session(tiny_config("org/base"), random_examples([9, 12, 8, 7, 10, 11]))
-    session.base.config._commit_hash = "4f6b9e2"
-    student = session.config.student.model_copy(update={"revision": "main"})
-    save_adapter(session.model, tmp_path, role=Role.INTUITIVE_REASONER, student=student)
-    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+def test_of_a_hub_s_base_the_very_commit_is_named(config, tmp_path, monkeypatch):
+    commit = "4f6b9e2" + "0" * 33
+    cache = tmp_path / "models--org--base"
+    shutil.copytree(config.student.path, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    student = config.student.model_copy(update={"path": "org/base"})
+    role = Role.DEEP_REASONER
+    model = new_adapters(load_base(student), config.training, roles=[role], seed=1)
+    save_adapter(model, tmp_path / "made", role=role, student=student)
+    settings = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "org/base"
-    assert settings["revision"] == "4f6b9e2"
+    assert settings["revision"] == commit
 
 
 def test_a_triple_takes_the_files_out_once_and_comes_back_without_them(trained, config, tmp_path):
