@@ -1,23 +1,30 @@
 """Training on one GPU: which part of the card's measured bf16 rate it reaches, and in what memory.
 
-    python benchmarks/gpu_train.py [--out FILE]      # one H200 or H100; under 9 minutes
-    python benchmarks/gpu_train.py --toy             # a check that the script runs, on a CPU
+    python benchmarks/gpu_train.py [--out]     # one H200 or H100; meant to take under 9 minutes
+    python benchmarks/gpu_train.py --toy       # a check that the script runs, on a CPU
+
+It has not been run on a GPU yet: no figure of this project comes from it.
 
 Needs torch, peft and lorid; no Ray. Random weights, Llama-2-7B's and Llama-3.2-1B's shape, rank 512
 on q and v, dropout 0.1. Model FLOPs a token are 4N + 6P + 6Lds: N base matmul parameters with the
-head, P of one adapter, L layers, d width, s mean sequence length; what checkpointing computes again
-is not counted. Beside lorid, solo and fused, PEFT as the published recipe runs it: four padded
-sequences at a time, accumulated, with checkpointing, under autocast.
+head, P of one adapter, L layers, d width, s mean sequence length. What checkpointing computes again
+is not counted; the head counts for every token, though lorid computes it only where there is a
+label (`share_as_computed` leaves the rest out). Beside lorid, solo and fused, PEFT as the published
+recipe runs it: four padded sequences at a time, accumulated, with checkpointing, under autocast. A
+fused step holds each role's step: three times the sequences of a solo one, as long as those.
 """
 
 import argparse
+import gc
 import json
+import math
+import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +40,9 @@ from lorid.training.loop import TrainingSession
 NUM_SEQUENCES = 16
 WARMUP_STEPS, STEPS = 2, 5
 SIGMA = 0.35  # spread of sequence lengths, as log-normal
+WAYS = ("lorid solo", "lorid fused", "peft padded, checkpointing")
+# Untrained adapters add nothing, so the first loss is the base's, whoever computes it and in bf16.
+LOSS_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,7 @@ class Shape:
     kv_heads: int
     vocab: int
     rank: int
+    is_tied: bool
 
     def config(self) -> LlamaConfig:
         """As transformers'."""
@@ -54,25 +65,27 @@ class Shape:
             vocab_size=self.vocab, hidden_size=self.width, intermediate_size=self.inner,
             num_hidden_layers=self.layers, num_attention_heads=self.heads,
             num_key_value_heads=self.kv_heads, max_position_embeddings=4096,
+            tie_word_embeddings=self.is_tied,
         )  # fmt: skip
 
-    def flops_per_token(self, mean_length: float) -> float:
-        """4N + 6P + 6Lds."""
+    def flops_per_token(self, mean_length: float, *, head_share: float = 1.0) -> float:
+        """4N + 6P + 6Lds; the head, tied or not, is multiplied by `head_share` of the tokens."""
         kv_width = self.width // self.heads * self.kv_heads
         layer = self.width * (2 * self.width + 2 * kv_width) + 3 * self.width * self.inner
-        base = self.layers * layer + self.width * self.vocab
+        base = self.layers * layer + head_share * self.width * self.vocab
         adapter = self.layers * self.rank * (3 * self.width + kv_width)
         return 4 * base + 6 * adapter + 6 * self.layers * self.width * mean_length
 
 
 SHAPES = (
     Shape(name="llama-2-7b", width=4096, inner=11008, layers=32, heads=32, kv_heads=32,
-          vocab=32000, rank=512),
+          vocab=32000, rank=512, is_tied=False),
     Shape(name="llama-3.2-1b", width=2048, inner=8192, layers=16, heads=32, kv_heads=8,
-          vocab=128256, rank=512),
+          vocab=128256, rank=512, is_tied=True),
 )  # fmt: skip
 TOY = (
-    Shape(name="toy", width=64, inner=128, layers=2, heads=4, kv_heads=2, vocab=97, rank=8),
+    Shape(name="toy", width=64, inner=128, layers=2, heads=4, kv_heads=2, vocab=97, rank=8,
+          is_tied=True),
 )  # fmt: skip
 
 
@@ -92,7 +105,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
 
 def examples_of(total: int, *, vocab: int, seed: int) -> list[Example]:
-    """Sixteen sequences of about `total` tokens; the last 60% of each are supervised."""
+    """Sixteen sequences of about `total` tokens together; the last 60% of each are supervised."""
     rng = random.Random(seed)
     shares = [rng.lognormvariate(0, SIGMA) for _ in range(NUM_SEQUENCES)]
     examples = []
@@ -128,9 +141,9 @@ def training_of(shape: Shape) -> TrainingConfig:
 def lorid_step(
     shape: Shape, base: PreTrainedModel, tokens: int, roles: list[Role], device: torch.device
 ) -> tuple[Callable[[], float], list[Example], TrainingSession]:
-    """A step of lorid's session over these roles; returns the step and what is in it."""
+    """A step of lorid's session, `tokens` of each role; returns the step and what is in it."""
     examples = {
-        role: examples_of(tokens // len(roles), vocab=shape.vocab, seed=number)
+        role: examples_of(tokens, vocab=shape.vocab, seed=number)
         for number, role in enumerate(roles)
     }
     model = ModelConfig(path="random")
@@ -207,15 +220,20 @@ def measured(
         if number >= WARMUP_STEPS:
             seconds.append(time.perf_counter() - started)
     num_tokens = sum(example.num_tokens for example in examples)
-    flops = num_tokens * shape.flops_per_token(num_tokens / len(examples))
+    num_supervised = sum(example.num_supervised for example in examples)
+    mean = num_tokens / len(examples)
+    flops = num_tokens * shape.flops_per_token(mean)
+    computed = num_tokens * shape.flops_per_token(mean, head_share=num_supervised / num_tokens)
     middle = statistics.median(seconds)
-    assert all(loss == loss for loss in losses)
+    assert all(math.isfinite(loss) for loss in losses)
     return {
         "tokens": num_tokens,
-        "supervised_tokens": sum(example.num_supervised for example in examples),
+        "mean_length": mean,
+        "supervised_tokens": num_supervised,
         "step_s": middle,
         "tokens_per_s": num_tokens / middle,
         "share_of_matmul_rate": flops / middle / rate,
+        "share_as_computed": computed / middle / rate,
         "peak_gib": torch.cuda.max_memory_allocated(device) / 1024**3
         if device.type == "cuda"
         else None,
@@ -225,7 +243,7 @@ def measured(
 
 
 def run(device: torch.device, *, shapes: tuple[Shape, ...], sizes: list[int]) -> dict[str, Any]:
-    """Every shape, size and way; a fresh base each, for adapters change it."""
+    """Every shape, size and way."""
     is_gpu = device.type == "cuda"
     dtype = torch.bfloat16 if is_gpu else torch.float32
     rate = matmul_rate(device, dtype, 8192 if is_gpu else 256)
@@ -233,23 +251,39 @@ def run(device: torch.device, *, shapes: tuple[Shape, ...], sizes: list[int]) ->
     rows: list[dict[str, Any]] = []
     for shape in shapes:
         for tokens in sizes:
-            for way in ("lorid solo", "lorid fused", "peft padded, checkpointing"):
-                base = new_base(shape, device, dtype)
-                extra: dict[str, Any] = {}
-                if way.startswith("lorid"):
-                    roles = list(Role) if way.endswith("fused") else [Role.DEEP_REASONER]
-                    step, examples, session = lorid_step(shape, base, tokens, roles, device)
-                    extra = {"is_checkpointing": session.is_checkpointing}
-                    del session
-                else:
-                    step, examples = peft_step(shape, base, tokens, device)
-                found = measured(step, examples, shape, rate=rate, device=device)
-                rows.append({"shape": shape.name, "way": way, "size": tokens, **extra, **found})
-                print(json.dumps(rows[-1]), flush=True)
-                del step, base
-                if is_gpu:
-                    torch.cuda.empty_cache()
+            found = [
+                measured_way(way, shape, tokens, rate=rate, device=device, dtype=dtype)
+                for way in WAYS
+            ]
+            first = found[0]["first_loss"]
+            gaps = [abs(row["first_loss"] - first) / first for row in found]
+            assert max(gaps) < LOSS_TOLERANCE, f"the ways compute different losses: {gaps}"
+            rows += found
     return {"matmul_flops_per_s": rate, "rows": rows}
+
+
+def measured_way(
+    way: str, shape: Shape, tokens: int, *, rate: float, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """One row, over a base of its own, for adapters change it; its memory is free afterwards."""
+    base = new_base(shape, device, dtype)
+    extra: dict[str, Any] = {}
+    if way.startswith("lorid"):
+        roles = list(Role) if way.endswith("fused") else [next(iter(Role))]
+        step, examples, session = lorid_step(shape, base, tokens, roles, device)
+        extra = {"is_checkpointing": session.is_checkpointing}
+        del session
+    else:
+        step, examples = peft_step(shape, base, tokens, device)
+    found = measured(step, examples, shape, rate=rate, device=device)
+    row = {"shape": shape.name, "way": way, "size": tokens, **extra, **found}
+    print(json.dumps(row), flush=True)
+    del step, base
+    # Models hold themselves in circles, and lorid asks how much memory is free.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return row
 
 
 def _wait(device: torch.device) -> None:
@@ -261,7 +295,9 @@ def main() -> None:
     """Measure and print; write with --out."""
     parser = argparse.ArgumentParser(description="Measure training on one GPU.")
     parser.add_argument("--toy", action="store_true", help="tiny shapes, on a CPU if need be")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--out", action="store_true", help="write benchmarks/results/gpu-train-DATE.json"
+    )
     args = parser.parse_args()
     has_gpu = torch.cuda.is_available()
     if not has_gpu and not args.toy:
@@ -273,14 +309,19 @@ def main() -> None:
         shapes=TOY if args.toy else SHAPES,
         sizes=[256] if args.toy else [2048, 4096, 8192],
     )
+    assert "ray" not in sys.modules, "training must not need Ray"
     found |= {
         "device": torch.cuda.get_device_name(device) if has_gpu else "cpu",
-        "torch": torch.__version__,
         "seconds": round(time.monotonic() - started, 1),
+        "load_average": os.getloadavg(),
     }
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps({key: found[key] for key in ("device", "torch", "seconds")}))
+        from result_file import write_result
+
+        command = f"python benchmarks/gpu_train.py{' --toy' * args.toy} --out"
+        packages = ("torch", "transformers", "peft")
+        print(write_result("gpu-train", found, command=command, packages=packages))
+    print(json.dumps({key: found[key] for key in ("device", "seconds")}))
 
 
 if __name__ == "__main__":

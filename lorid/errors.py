@@ -17,6 +17,7 @@ LoridError                 base of all; its text is one line: the cause and the 
 │   ├── TeacherRefused     the server refuses key, model or account: asking again is useless
 │   └── BudgetSpent        the cap on money is reached; what came is kept
 ├── TrainingError          one or more roles were not trained
+│   └── NothingToLearn     the data, as the settings take it, leaves nothing to train on
 ├── ServeError             the endpoint could not be started, reached or used
 │   └── EndpointBusy       it refuses for now, or was lost: asking again may help
 └── ResourceError          the cluster or the machine lacks what a stage needs
@@ -107,6 +108,12 @@ class BudgetSpent(TeacherError):
 
 class TrainingError(LoridError):
     """One or more roles were not trained."""
+
+
+class NothingToLearn(TrainingError):
+    """All problems are too long, none has a target, or there is nothing to validate on."""
+
+    exit_code = 2
 
 
 class ServeError(LoridError):

@@ -19,6 +19,8 @@ from lorid.method.templates import FAMILIES
 MAX_PROBLEMS = 10_000_000
 MAX_TEMPERATURE = 2.0
 """What vLLM and the APIs take."""
+MAX_RANK = 512
+"""What vLLM serves: an adapter of a higher one would be of no use in a run."""
 Epochs = Annotated[float, Field(gt=0, le=10_000)]
 Count = Annotated[int, Field(ge=1)]
 Price = Annotated[float, Field(ge=0)]
@@ -306,7 +308,7 @@ class TrainingConfig(Section):
     """
 
     mode: Literal["separate", "fused"] = "separate"
-    rank: Annotated[int, Field(ge=1)] = 512
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)] = 512
     alpha: Annotated[float, Field(gt=0)] = 1024
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     use_rslora: bool = False

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 
 from lorid.method.problems import MAX_TEXT_CHARS
-from lorid.sections import Section
+from lorid.sections import MAX_RANK, Section
 
 # What one request may hold at most, whatever the config says.
 MAX_ITEMS = 10_000
@@ -100,7 +100,7 @@ class ServingConfig(Section):
     max_items: Annotated[int, Field(ge=1, le=MAX_ITEMS)] = MAX_ITEMS
     max_question_chars: Annotated[int, Field(ge=1, le=MAX_TEXT_CHARS)] = MAX_TEXT_CHARS
     alias_poll_s: Annotated[float, Field(gt=0)] = 10
-    max_adapter_rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    max_adapter_rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | None = None
 
     @field_validator("autoscaling")
     @classmethod

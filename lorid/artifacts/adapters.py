@@ -20,12 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from lorid.errors import AdapterMismatch
+from lorid.sections import MAX_RANK
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_CONFIG_BYTES = 1024**2
 # What vLLM accepts as max_lora_rank; its compute pads to this, so the smallest that fits is taken.
-ENGINE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+ENGINE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, MAX_RANK)
 _LAYER = re.compile(
     r"base_model\.model\.model\.layers\.(\d{1,4})\.(?:self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
 )

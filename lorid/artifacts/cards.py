@@ -1,17 +1,25 @@
-"""Model cards: what somebody who finds an exported triple needs to know to use it without lorid."""
+"""Model cards: what somebody who finds adapters needs to know to use them without lorid.
 
+triple_card(manifest, license_id="mit")       # of an exported triple
+adapter_card(manifest, role, license_id="mit")        # of one adapter in it
+trained_adapter_card(record)                  # of an adapter as training leaves it
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from lorid.artifacts.adapters import engine_rank
-from lorid.artifacts.triples import TripleManifest
+from lorid.artifacts.training_record import TRAINING_FILE, TrainingRecord
+from lorid.artifacts.triples import BaseIdentity, Source, TripleManifest
 from lorid.method.roles import Role, user_turn
 from lorid.method.templates import TEMPLATES
 
 EXAMPLE_QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
 EXAMPLE_KNOWLEDGE = "To find a total after more is added, add what is added to what was there."
+SHOWN_SETTINGS = ("learning_rate", "num_epochs", "sequences_per_step", "dropout", "mode")
 LEARNS = {
     Role.INTUITIVE_REASONER: "question -> solution",
     Role.KNOWLEDGE_GENERATOR: "question -> the general rules that a solution rests on",
@@ -27,7 +35,7 @@ def triple_card(manifest: TripleManifest, *, license_id: str) -> str:
         for role, entry in manifest.adapters.items()
     )
     feedback = manifest.feedback
-    return f"""{_front_matter(manifest, license_id=license_id, tags=[])}
+    return f"""{_front_matter(manifest.base, license_id=license_id, tags=[])}
 # {manifest.name}: three LoRA adapters of one student
 
 Trained by LoRID ([arXiv 2508.13037](https://arxiv.org/abs/2508.13037)) with lorid. The three belong
@@ -47,50 +55,54 @@ an attempt of the deep reasoner that reads it. The answer is one that both sides
 """
 
 
-def adapter_card(manifest: TripleManifest, role: Role, *, license_id: str) -> str:
+def adapter_card(
+    manifest: TripleManifest,
+    role: Role,
+    *,
+    license_id: str,
+    training: TrainingRecord | None = None,
+) -> str:
     """README.md of one exported adapter, with its prompt written out."""
     entry = manifest.adapters[role]
-    knowledge = EXAMPLE_KNOWLEDGE if role is Role.DEEP_REASONER else None
-    turn = user_turn(role, question=EXAMPLE_QUESTION, knowledge=knowledge)
-    return f"""{_front_matter(manifest, license_id=license_id, tags=[str(role)])}
+    about = (
+        f"LoRA adapter of rank {entry.rank} (alpha {entry.alpha:g}, on "
+        f"{', '.join(entry.target_modules)})\nfor the LoRID role *{role}*: {LEARNS[role]}."
+    )
+    return f"""{_front_matter(manifest.base, license_id=license_id, tags=[str(role)])}
 # {manifest.name}: {role}
 
-LoRA adapter of rank {entry.rank} (alpha {entry.alpha:g}, on {", ".join(entry.target_modules)})
-for the LoRID role *{role}*: {LEARNS[role]}.
+{about}
 
 {_facts(manifest)}
-## Prompt
-
-The user's turn is exactly the following text, trailing spaces included:
-
-```json
-{_json(turn)}
-```
-
-{_rendering(manifest.base.family)}
-
-## Use
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained({_python(manifest.base.name)}{_revision(manifest)})
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
-```
-
-```bash
-vllm serve {manifest.base.name} --enable-lora --max-lora-rank {engine_rank([entry.rank])} \\
-    --lora-modules {role}=path/to/this/folder
-```
-
-{_sampling(manifest)}"""
+{_prompt(role, manifest.base)}
+{_use(role, manifest.base, rank=entry.rank)}
+{_training(training)}{_sampling(manifest)}"""
 
 
-def _front_matter(manifest: TripleManifest, *, license_id: str, tags: list[str]) -> str:
-    matter: dict[str, Any] = {"license": license_id, "library_name": "peft"}
-    if not Path(manifest.base.name).is_absolute():
-        matter["base_model"] = manifest.base.name
+def trained_adapter_card(record: TrainingRecord) -> str:
+    """README.md of an adapter as training leaves it; nothing is known yet of how well it does."""
+    role, settings = record.role, record.settings
+    targets = cast("list[str]", settings["target_modules"])
+    rank, alpha = cast("int", settings["rank"]), cast("float", settings["alpha"])
+    rows = [*_base_facts(record.base), *_source_facts(record.data, record.knowledge)]
+    return f"""{_front_matter(record.base, license_id=None, tags=[str(role)])}
+# {record.name}: {role}
+
+LoRA adapter of rank {rank} (alpha {alpha:g}, on {", ".join(targets)})
+for the LoRID role *{role}*: {LEARNS[role]}. Trained by LoRID
+([arXiv 2508.13037](https://arxiv.org/abs/2508.13037)) with lorid.
+
+{_table(rows)}
+{_prompt(role, record.base)}
+{_use(role, record.base, rank=rank)}
+{_training(record)}"""
+
+
+def _front_matter(base: BaseIdentity, *, license_id: str | None, tags: list[str]) -> str:
+    matter: dict[str, Any] = {"license": license_id} if license_id else {}
+    matter["library_name"] = "peft"
+    if not Path(base.name).is_absolute():
+        matter["base_model"] = base.name
     matter |= {
         "pipeline_tag": "text-generation",
         "tags": ["lora", "lorid", "math", *tags],
@@ -100,15 +112,11 @@ def _front_matter(manifest: TripleManifest, *, license_id: str, tags: list[str])
 
 def facts_of(manifest: TripleManifest) -> list[tuple[str, str]]:
     """What there is to know of a triple, as name and value; code is between backticks."""
-    base = manifest.base
     rows = [
-        ("base", f"`{base.name}`, identity `{base.identity}`"),
-        ("prompt family", f"`{base.family}`"),
+        *_base_facts(manifest.base),
         ("grader", f"version {manifest.grader_version}"),
+        *_source_facts(manifest.data, manifest.knowledge),
     ]
-    for what, source in (("problems", manifest.data), ("knowledge", manifest.knowledge)):
-        if source is not None:
-            rows.append((what, f"`{source.address}`, fingerprint `{source.fingerprint[:16]}`"))
     if (result := manifest.evaluation) is not None:
         told = (
             f"{result.num_correct} of {result.num_problems} test problems right "
@@ -120,9 +128,84 @@ def facts_of(manifest: TripleManifest) -> list[tuple[str, str]]:
     return rows
 
 
+def _base_facts(base: BaseIdentity) -> list[tuple[str, str]]:
+    return [
+        ("base", f"`{base.name}`, identity `{base.identity}`"),
+        ("prompt family", f"`{base.family}`"),
+    ]
+
+
+def _source_facts(data: Source | None, knowledge: Source | None) -> list[tuple[str, str]]:
+    return [
+        (what, f"`{source.address}`, fingerprint `{source.fingerprint[:16]}`")
+        for what, source in (("problems", data), ("knowledge", knowledge))
+        if source is not None
+    ]
+
+
 def _facts(manifest: TripleManifest) -> str:
-    body = "\n".join(f"| {name} | {value} |" for name, value in facts_of(manifest))
+    return _table(facts_of(manifest))
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    body = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"| | |\n|---|---|\n{body}\n"
+
+
+def _training(record: TrainingRecord | None) -> str:
+    """How the adapter was trained; nothing where that is not known."""
+    if record is None:
+        return ""
+    result, settings = record.result, record.settings
+    losses = [loss for loss in (result.first_loss, result.last_loss) if loss is not None]
+    rows = [
+        ("steps", f"{result.step} of {result.num_steps}, over {result.num_examples} examples"),
+        ("training loss", ", then ".join(f"{loss:.4f}" for loss in losses) or "unknown"),
+        ("over the cut-off", f"{result.num_dropped_too_long} dropped, {result.num_truncated} cut"),
+        *((name.replace("_", " "), f"{settings[name]}") for name in SHOWN_SETTINGS),
+        ("seed", f"{record.seed}"),
+        ("versions", ", ".join(f"{name} {one}" for name, one in record.packages.items())),
+    ]
+    if result.num_untargeted:
+        rows.insert(3, ("without a target", f"{result.num_untargeted} left out"))
+    if result.best_validation_loss is not None:
+        best = f"{result.best_validation_loss:.4f} at step {result.best_step}"
+        rows.insert(2, ("best validation loss", best))
+    return f"## Training\n\n{_table(rows)}\n`{TRAINING_FILE}` says all of this for programs.\n\n"
+
+
+def _prompt(role: Role, base: BaseIdentity) -> str:
+    knowledge = EXAMPLE_KNOWLEDGE if role is Role.DEEP_REASONER else None
+    turn = user_turn(role, question=EXAMPLE_QUESTION, knowledge=knowledge)
+    return f"""## Prompt
+
+The user's turn is exactly the following text, trailing spaces included:
+
+```json
+{_json(turn)}
+```
+
+{_rendering(base.family)}
+"""
+
+
+def _use(role: Role, base: BaseIdentity, *, rank: int) -> str:
+    revision = f", revision={_python(base.revision)}" if base.revision else ""
+    return f"""## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained({_python(base.name)}{revision})
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+```bash
+vllm serve {base.name} --enable-lora --max-lora-rank {engine_rank([rank])} \\
+    --lora-modules {role}=path/to/this/folder
+```
+"""
 
 
 def _sampling(manifest: TripleManifest) -> str:
@@ -147,11 +230,6 @@ def _rendering(family: str) -> str:
         "tokens, the rest is text, encoded without special tokens; TURN is the user's turn):\n\n"
         f"```json\n{listed}\n```"
     )
-
-
-def _revision(manifest: TripleManifest) -> str:
-    revision = manifest.base.revision
-    return f", revision={_python(revision)}" if revision else ""
 
 
 def _json(text: str) -> str:

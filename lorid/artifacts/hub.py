@@ -6,6 +6,7 @@
     out/triple.json  README.md
     out/intuitive_reasoner/  knowledge_generator/  deep_reasoner/
         adapter_model.safetensors  adapter_config.json  README.md
+        training.json and the tokenizer's files, where lorid trained the adapter
 
 What comes in is not trusted: links are not followed, pickled files are refused by name and by their
 first bytes, sizes are bounded, names in the files never become paths, and adapter_config.json is
@@ -35,6 +36,11 @@ from lorid.artifacts.cards import adapter_card, triple_card
 from lorid.artifacts.pickles import refuse_pickle
 from lorid.artifacts.records import Record, fetch, publish
 from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.training_record import (
+    TrainingRecord,
+    read_training_record,
+    write_training_record,
+)
 from lorid.artifacts.triples import (
     HUB_ID,
     MANIFEST_FILE,
@@ -90,10 +96,12 @@ def export_triple(
         fetch(store, record, into=fetched)
         for role, folder in role_folders(fetched).items():
             (made / role).mkdir(parents=True)
+            # First, so that whatever a record names, what was checked lies over it.
+            training = _move_training(folder, made / role, base=base)
             shutil.move(folder / WEIGHTS_FILE, made / role / WEIGHTS_FILE)
             config = read_adapter_config(folder)
             (made / role / CONFIG_FILE).write_text(_clean_config(config, base))
-            card = adapter_card(manifest, role, license_id=license_id)
+            card = adapter_card(manifest, role, license_id=license_id, training=training)
             (made / role / "README.md").write_text(card, encoding="utf-8")
         (made / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
         card = triple_card(manifest, license_id=license_id)
@@ -235,6 +243,22 @@ def _open_regular(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def _move_training(folder: Path, out: Path, *, base: BaseIdentity) -> TrainingRecord | None:
+    """What training left beside the weights, for others: the record, and the tokenizer's files."""
+    record = read_training_record(folder)
+    if record is None:
+        return None
+    for name in record.tokenizer_files:
+        if (folder / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.move(folder / name, out / name)
+    if record.base.name == base.name:
+        base = base.model_copy(update={"revision": record.base.revision})
+    record = record.model_copy(update={"base": base})
+    write_training_record(record, out)
+    return record
+
+
 @contextmanager
 def _naming(folders: Mapping[Role, Path], copies: Mapping[Role, Path]) -> Iterator[None]:
     """Errors about the copies name the folders that the user gave."""
@@ -307,6 +331,9 @@ def _write_triple(manifest: TripleManifest, copies: Mapping[Role, Path], *, into
 def _clean_config(config: AdapterConfig, base: BaseIdentity) -> str:
     """PEFT's adapter_config.json with the checked fields alone, and this base."""
     fields = config.model_dump(mode="json", exclude_none=True)
+    if config.base_model_name_or_path != base.name:
+        # Another name's commits are others.
+        fields.pop("revision", None)
     alpha = config.lora_alpha
     fields |= {
         "base_model_name_or_path": base.name,

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, AdapterInfo, check_adapter
 from lorid.artifacts.aliases import current_entry
+from lorid.artifacts.hashes import file_sha256, weights_sha256
 from lorid.artifacts.records import Record, list_records, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import (
@@ -335,7 +336,7 @@ def model_identity(model: ModelConfig) -> str:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".json", ".jinja", ".model"):
             # Shortened as before: versions of artifacts are made of this.
-            digest.update(path.name.encode() + file_sha256(path)[:16].encode())
+            digest.update(path.name.encode() + weights_sha256(path)[:16].encode())
     return f"folder:{digest.hexdigest()[:16]}"
 
 
@@ -359,19 +360,6 @@ def base_shapes(model: ModelConfig) -> Mapping[str, Any] | None:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the base's {path}: {error}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
 
 
 def role_folders(folder: Path) -> dict[Role, Path]:

@@ -132,6 +132,7 @@ def triple_verify(
     """
     from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
+    from lorid.artifacts.training_record import check_records
     from lorid.artifacts.triples import role_folders, verify_folders
 
     record, manifest = opened_triple(store, triple)
@@ -145,6 +146,7 @@ def triple_verify(
             folders = role_folders(fetch(open_store(store), record, into=Path(temporary)))
             findings.append(("files", f"{len(record.files)}, sizes and hashes as recorded"))
             findings += verify_folders(manifest, folders, base=model)
+            findings.append(("training", check_records(manifest, folders)))
             if probe:
                 findings.append(("probe", _probed(manifest, model, folders)))
         except LoridError as error:

@@ -10,8 +10,6 @@ workers and node types are not inputs.
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from rich.console import Console
 from lorid.artifacts.leases import held
 from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
 from lorid.artifacts.stages import announce_differences, run_stage
-from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import (
     MANIFEST_FILE,
     Source,
@@ -38,7 +35,13 @@ from lorid.distributed.inputs import (
     report_inputs,
     triple_inputs,
 )
-from lorid.distributed.opening import Announce, Run, open_run
+from lorid.distributed.opening import Announce, Run, fetched, open_run
+from lorid.distributed.trained import (
+    adapter_name,
+    check_before_training,
+    find_adapter,
+    missing_roles,
+)
 from lorid.errors import ArtifactIncomplete
 from lorid.method.roles import Role
 
@@ -75,12 +78,15 @@ def run_pipeline(
         for stage in before:
             records |= _announced(run, stage)
         if on_ray:
+            check_before_training(run, stages=on_ray)
             with connected():
                 require_room(
                     run.config, stages=[stage for stage in on_ray if not _is_done(run, stage)]
                 )
                 for stage in on_ray:
                     records |= _announced(run, stage)
+                    if stage == "knowledge":
+                        check_before_training(run, stages=on_ray)
     return records
 
 
@@ -137,7 +143,7 @@ def knowledge(run: Run) -> dict[str, Record]:
     data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
 
     def build(folder: Path) -> Mapping[str, Any]:
-        with _fetched(run.store, data) as source:
+        with fetched(run.store, data) as source:
             groups = read_groups(source)
             result = generate_knowledge(run.config, [group.source for group in groups])
             return write_knowledge(
@@ -163,7 +169,7 @@ def train(run: Run) -> dict[str, Record]:
     source = _required(
         run, kind="knowledge", inputs=knowledge_inputs(run.config), stage="knowledge"
     )
-    missing = [role for role in Role if _adapter(run, role) is None]
+    missing = missing_roles(run)
     for role in Role:
         if role not in missing:
             run.announce(f"  {role}: already trained, skipped")
@@ -190,7 +196,7 @@ def train(run: Run) -> dict[str, Record]:
                 details=_scalars(details),
                 seconds=float(details.get("train_seconds", 0.0)),
             )
-            run.announce(f"  {role}: {record.address}{_too_long(record)}")
+            run.announce(f"  {role}: {record.address}{_left_out(record)}")
 
         digest = hashlib.sha256(repr(sorted(inputs.items())).encode()).hexdigest()[:12]
         return RoleJob(role=role, run_name=f"{run.config.name}-{role}-{digest}", publish=save)
@@ -199,23 +205,27 @@ def train(run: Run) -> dict[str, Record]:
         train_roles(
             run.config,
             jobs=[job_of(role) for role in missing],
-            knowledge_address=source.address,
+            data=_data_source(run),
+            knowledge=_knowledge_source(run),
             announce=run.announce,
         )
     return {"triple": bind_triple(run)}
 
 
-def _too_long(record: Record) -> str:
-    """What became of sequences over the cut-off, if there were any."""
-    dropped, cut = (record.details.get(key, 0) for key in ("num_dropped_too_long", "num_truncated"))
-    if not dropped and not cut:
-        return ""
-    return f" ({dropped} sequences over the cut-off dropped, {cut} cut)"
+def _left_out(record: Record) -> str:
+    """What became of sequences over the cut-off, and without a target, if there were any."""
+    counts = {
+        "sequences over the cut-off dropped": record.details.get("num_dropped_too_long"),
+        "cut": record.details.get("num_truncated"),
+        "without a target left out": record.details.get("num_untargeted"),
+    }
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f" ({said})" if said else ""
 
 
 def bind_triple(run: Run) -> Record:
     """One artifact with the three adapters, the manifest and the run's config: what Serve loads."""
-    adapters = {role: _adapter(run, role) for role in Role}
+    adapters = {role: find_adapter(run, role) for role in Role}
 
     def build(folder: Path) -> Mapping[str, Any]:
         addresses: dict[Role, str | None] = {}
@@ -229,8 +239,8 @@ def bind_triple(run: Run) -> Record:
             run.config,
             folders=folders,
             addresses=addresses,
-            data=_source("data", run.config, data_inputs(run.config)),
-            knowledge=_source("knowledge", run.config, knowledge_inputs(run.config)),
+            data=_data_source(run),
+            knowledge=_knowledge_source(run),
         )
         (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
         (folder / "config.yaml").write_text(dump_config(run.config))
@@ -256,7 +266,7 @@ def evaluate(run: Run) -> dict[str, Record]:
     triple = _required(run, kind="triple", inputs=triple_inputs(run.config), stage="train")
 
     def build(folder: Path) -> Mapping[str, Any]:
-        with _fetched(run.store, data) as source:
+        with fetched(run.store, data) as source:
             problems = read_split(source, "test")
         with served(run.config, triple=triple) as url:
             run.announce(f"  serving at {url}")
@@ -293,7 +303,7 @@ def report(run: Run) -> dict[str, Record]:
         run, kind="knowledge", inputs=knowledge_inputs(run.config), stage="knowledge"
     )
     triple = _required(run, kind="triple", inputs=triple_inputs(run.config), stage="train")
-    adapters = {role: _adapter(run, role) for role in Role}
+    adapters = {role: find_adapter(run, role) for role in Role}
     data = collect(
         run.config,
         run.store,
@@ -331,22 +341,6 @@ _STAGES: dict[str, Callable[[Run], dict[str, Record]]] = {
 }
 
 
-def adapter_name(config: RunConfig, role: Role) -> str:
-    """Name of a role's adapter in the store."""
-    return f"{config.name}-{role}"
-
-
-def _adapter(run: Run, role: Role) -> Record | None:
-    from lorid.artifacts.records import find
-
-    return find(
-        run.store,
-        kind="adapter",
-        name=adapter_name(run.config, role),
-        inputs=adapter_inputs(run.config, role),
-    )
-
-
 def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) -> Record:
     from lorid.artifacts.records import find
 
@@ -359,18 +353,12 @@ def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) ->
     return record
 
 
-class _fetched:  # noqa: N801 - reads as a verb at its call sites
-    """An artifact's files in a temporary folder, for the duration of the block."""
+def _data_source(run: Run) -> Source:
+    return _source("data", run.config, data_inputs(run.config))
 
-    def __init__(self, store: ArtifactStore, record: Record) -> None:
-        self.store, self.record = store, record
-        self.folder = Path(tempfile.mkdtemp(prefix="lorid-"))
 
-    def __enter__(self) -> Path:
-        return fetch(self.store, self.record, into=self.folder)
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+def _knowledge_source(run: Run) -> Source:
+    return _source("knowledge", run.config, knowledge_inputs(run.config))
 
 
 def _source(kind: Kind, config: RunConfig, inputs: Mapping[str, Any]) -> Source:

@@ -12,9 +12,9 @@ training may have several workers, which share the sequences of each step. How m
 once is decided by `lorid.distributed.placement`; apart from that, nothing waits for another role. A
 role that fails does not stop the others: what they finish is published, and the next run trains
 only what is missing. `report` is a barrier and throttles, so workers report at checkpoints only; a
-worker that dies goes on from its newest checkpoint. What no retry can mend is found here before
-workers start, or said by the worker to the board, and is not retried. What a worker does is
-`lorid.distributed.training_worker`.
+worker that dies goes on from its newest checkpoint. What no retry can mend is found before Ray is
+asked for anything (`lorid.training.checks`), or said by the worker to the board, and is not
+retried. What a worker does is `lorid.distributed.training_worker`.
 """
 
 import hashlib
@@ -34,6 +34,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lorid.artifacts.store import open_store
+from lorid.artifacts.triples import Source, identify_base
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import checkpoint_storage, opened, prune
 from lorid.distributed.cluster import alive_nodes, nodes_to_come, only_errors
@@ -47,7 +48,7 @@ from lorid.distributed.training_display import TrainingDisplay
 from lorid.distributed.training_worker import Board, train_in_worker
 from lorid.errors import TrainingError, one_line
 from lorid.method.roles import Role
-from lorid.training.adapters import check_training
+from lorid.training.adapter_files import Origin, complete_adapter
 from lorid.training.loop import ADAPTER_FOLDER, BEST_FOLDER
 from lorid.training.track import METRICS_FILE
 from lorid.training.trackers import TrackedRun, Trackers
@@ -63,17 +64,22 @@ class RoleJob:
 
 
 def train_roles(
-    config: RunConfig, *, jobs: Sequence[RoleJob], knowledge_address: str, announce: Announce
+    config: RunConfig,
+    *,
+    jobs: Sequence[RoleJob],
+    data: Source,
+    knowledge: Source,
+    announce: Announce,
 ) -> None:
     """Train the roles, at once or fused, publishing each as its run finishes.
 
+    What no retry can mend has been looked for before (`lorid.training.checks`).
+
     Raises:
-        AdapterMismatch, ConfigError: the base does not fit the settings; nothing was started.
         ResourceError: the cluster will never have room for one training; nothing was started.
         TrainingError: one or more roles failed; the others are published.
     """
     training = config.training
-    check_training(config)
     only_errors("ray.train")
     groups = [list(jobs)] if training.mode == "fused" else [[job] for job in jobs]
     placement = _placement(config, num_trainings=len(groups))
@@ -84,15 +90,16 @@ def train_roles(
     actor = cast("Any", ray.remote(num_cpus=0)(StepBoard))
     board = actor.options(scheduling_strategy=here).remote()
     failures: dict[Role, Exception] = {}
+    base = identify_base(config.student)
+    origin = Origin(config=config, base=base, knowledge=knowledge, data=data)
 
     def run(group: Sequence[RoleJob]) -> None:
         with gate:
             try:
                 failures.update(
                     _train_group(
-                        config,
                         group,
-                        knowledge_address=knowledge_address,
+                        origin=origin,
                         board=board,
                         num_gpus=placement.num_gpus,
                     )
@@ -155,22 +162,21 @@ def _resources(config: RunConfig, num_gpus: float) -> dict[str, float]:
 
 
 def _train_group(
-    config: RunConfig,
     group: Sequence[RoleJob],
     *,
-    knowledge_address: str,
+    origin: Origin,
     board: Board,
     num_gpus: float,
 ) -> dict[Role, Exception]:
     """Train and publish; returns the roles that their worker gave up, and why."""
-    training, name = config.training, _group_name(group)
+    config, training, name = origin.config, origin.config.training, _group_name(group)
     prune(config.store, name)
     trainer = TorchTrainer(
         train_in_worker,
         train_loop_config={
             "config": config.model_dump_json(),
             "roles": [str(job.role) for job in group],
-            "knowledge_address": knowledge_address,
+            "knowledge_address": origin.knowledge.address,
             "board": board,
         },
         scaling_config=ScalingConfig(
@@ -200,16 +206,18 @@ def _train_group(
         for job in group:
             if job.role not in failures:
                 wanted = BEST_FOLDER if training.publish == "best" else ADAPTER_FOLDER
-                _publish(job, folder / job.role, wanted, (result.metrics or {})[job.role])
+                details = (result.metrics or {})[job.role]
+                with tempfile.TemporaryDirectory() as clean:
+                    _adapter_files(folder / job.role, wanted, into=Path(clean))
+                    complete_adapter(Path(clean), origin=origin, role=job.role, details=details)
+                    job.publish(Path(clean), details)
     return failures
 
 
-def _publish(job: RoleJob, trained: Path, wanted: str, details: Mapping[str, Any]) -> None:
+def _adapter_files(trained: Path, wanted: str, *, into: Path) -> None:
     """The checkpoint also holds optimizer state: only adapter and metrics are the artifact."""
-    with tempfile.TemporaryDirectory() as clean:
-        shutil.copytree(trained / wanted, Path(clean), dirs_exist_ok=True)
-        shutil.copy(trained / METRICS_FILE, clean)
-        job.publish(Path(clean), details)
+    shutil.copytree(trained / wanted, into, dirs_exist_ok=True)
+    shutil.copy(trained / METRICS_FILE, into)
 
 
 def _tracked(config: RunConfig, jobs: Sequence[RoleJob]) -> dict[str, TrackedRun]:

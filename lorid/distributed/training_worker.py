@@ -173,6 +173,7 @@ def _summary(
             "num_examples": len(track.examples),
             "num_dropped_too_long": counts[role].num_dropped,
             "num_truncated": counts[role].num_truncated,
+            "num_untargeted": counts[role].num_untargeted,
             "num_workers": ", then ".join(map(str, session.num_workers)),
             **(
                 {}

@@ -208,7 +208,10 @@ def _encode_pieces(tokenizer: TokenizerLike, pieces: Sequence[str]) -> list[int]
         pending = ""
         token_id = _special_id(tokenizer, piece)
         if token_id is None:
-            raise ConfigError(f"the tokenizer has no {piece} token: is the family right?")
+            raise ConfigError(
+                f"the tokenizer has no {piece} token, which its prompts need; set student.family "
+                "to the base's own, or name the token in its tokenizer_config.json"
+            )
         ids.append(token_id)
     return ids + _encode_text(tokenizer, pending)
 

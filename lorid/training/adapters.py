@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from peft import (
     LoraConfig,
     PeftModel,
@@ -18,7 +19,6 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -26,10 +26,10 @@ from transformers import (
 )
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, check_adapter
-from lorid.config import ModelConfig, RunConfig, TrainingConfig
+from lorid.artifacts.triples import HUB_ID
+from lorid.config import ModelConfig, TrainingConfig
 from lorid.errors import AdapterMismatch, ConfigError, one_line
 from lorid.method.roles import Role
-from lorid.method.templates import TokenizerLike, encode_target
 
 
 def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
@@ -43,7 +43,7 @@ def load_tokenizer(student: ModelConfig) -> PreTrainedTokenizerBase:
             student.path, revision=student.revision, trust_remote_code=False
         )
     except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("tokenizer", student, error)) from error
+        raise ConfigError(cannot_load("tokenizer", student, error)) from error
 
 
 def load_base(student: ModelConfig, *, device: torch.device | None = None) -> PreTrainedModel:
@@ -64,35 +64,7 @@ def load_base(student: ModelConfig, *, device: torch.device | None = None) -> Pr
             use_safetensors=True,
         )
     except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("model", student, error)) from error
-
-
-def check_training(config: RunConfig) -> None:
-    """Find what no retry can mend before any worker starts; reads no weights.
-
-    Raises:
-        AdapterMismatch: a target module is not in the model, or the rank exceeds its width.
-        ConfigError: the model or its tokenizer cannot be loaded, or lacks a token.
-    """
-    student = config.student
-    if config.training.use_dora:
-        raise ConfigError(
-            "training.use_dora: vLLM serves no DoRA adapters, so a run cannot use them; "
-            "TrainingSession trains them"
-        )
-    for role, folder in config.training.start_from.items():
-        check_start(Path(folder), config.training, role=role)
-    tokenizer = cast("TokenizerLike", load_tokenizer(student))
-    encode_target(tokenizer, family=student.family, text="")
-    try:
-        settings = AutoConfig.from_pretrained(
-            student.path, revision=student.revision, trust_remote_code=False
-        )
-        with torch.device("meta"):
-            shape = AutoModelForCausalLM.from_config(settings)
-    except Exception as error:  # damaged files raise whatever their parsers raise
-        raise ConfigError(_cannot_load("model", student, error)) from error
-    check_targets(shape, config.training)
+        raise ConfigError(cannot_load("model", student, error)) from error
 
 
 def check_targets(base: torch.nn.Module, training: TrainingConfig) -> None:
@@ -215,10 +187,13 @@ def weights_of(model: PeftModel, role: Role) -> list[torch.nn.Parameter]:
 
 
 def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelConfig) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json` (with the base's name)."""
+    """Write `adapter_model.safetensors` and `adapter_config.json`, which names base and revision.
+
+    Of a base from a hub the revision is the commit that was loaded, whatever the config names.
+    """
     config = cast("LoraConfig", model.peft_config[role])
     config.base_model_name_or_path = student.path
-    config.revision = student.revision
+    config.revision = _loaded_revision(student)
     weights = get_peft_model_state_dict(model, adapter_name=role, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
@@ -229,11 +204,15 @@ def save_adapter(model: PeftModel, folder: Path, *, role: Role, student: ModelCo
     config.inference_mode = True
     config.save_pretrained(str(folder))
     config.inference_mode = False
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: peft\ntags: [lora, lorid, {role}]\n---\n"
-        f"# {role}\n\nLoRA adapter (rank {config.r}) of `{Path(student.path).name}` for the LoRID "
-        f"role *{role}*, prompt family `{student.family}`.\n"
-    )
+
+
+def _loaded_revision(student: ModelConfig) -> str | None:
+    """The commit in the hub's cache that the revision stands for, or the revision itself."""
+    if Path(student.path).is_dir() or not HUB_ID.fullmatch(student.path):
+        return student.revision
+    cached = try_to_load_from_cache(student.path, "config.json", revision=student.revision)
+    # .../snapshots/COMMIT/config.json
+    return Path(cached).parent.name if isinstance(cached, str) else student.revision
 
 
 def _linear_names(base: torch.nn.Module) -> list[str]:
@@ -246,6 +225,7 @@ def _linear_names(base: torch.nn.Module) -> list[str]:
     )
 
 
-def _cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
+def cannot_load(what: str, student: ModelConfig, error: Exception) -> str:
+    """One line about a model that cannot be loaded."""
     cause = f"{type(error).__name__}: {one_line(error, max_chars=160)}"
     return f"cannot load the {what} of {student.path}: {cause}; check student.path and revision"

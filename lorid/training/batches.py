@@ -7,21 +7,23 @@ Batches hold no padding: sequences lie end to end, each with its own positions. 
 step takes is `lorid.training.steps`'.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from lorid.errors import TrainingError
+from lorid.errors import NothingToLearn
 from lorid.method.problems import EnrichedProblem
-from lorid.method.roles import Role
+from lorid.method.roles import Role, role_target
 from lorid.method.templates import IGNORED_LABEL, TokenizerLike, encode_example
 from lorid.training.routing import Stretch
 from lorid.training.steps import filled, held_out
 
 # What is left of a prompt that is cut must still say what is asked.
 MIN_PROMPT_TOKENS = 8
+TooLong = Literal["drop", "truncate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +45,28 @@ class Example:
         return sum(label != IGNORED_LABEL for label in self.labels[1:])
 
 
+Fate = Literal["whole", "cut", "too long", "no target"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodingCounts:
-    """What became of problems that are longer than the cut-off."""
+    """What became of problems that are longer than the cut-off, or have no target."""
 
     num_dropped: int = 0
     num_truncated: int = 0
+    num_untargeted: int = 0
 
     def said(self, *, max_tokens: int) -> str:
-        """In words; nothing where no problem was too long."""
-        if not self.num_dropped and not self.num_truncated:
-            return ""
-        return (
-            f"of the sequences over the cut-off of {max_tokens} tokens, {self.num_dropped} "
-            f"dropped, {self.num_truncated} cut in the prompt's middle"
-        )
+        """In words; nothing where every problem was taken whole."""
+        said: list[str] = []
+        if self.num_dropped or self.num_truncated:
+            said.append(
+                f"of the sequences over the cut-off of {max_tokens} tokens, {self.num_dropped} "
+                f"dropped, {self.num_truncated} cut in the prompt's middle"
+            )
+        if self.num_untargeted:
+            said.append(f"{self.num_untargeted} problems without a target left out")
+        return "; ".join(said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,39 +103,69 @@ def encode_examples(
     family: str,
     role: Role,
     max_tokens: int,
-    too_long: Literal["drop", "truncate"] = "drop",
+    too_long: TooLong = "drop",
 ) -> tuple[list[Example], EncodingCounts]:
     """Examples of at most `max_tokens` ids, and how many problems were dropped or cut.
 
-    "truncate" takes ids out of the middle of the prompt, never of the target.
-
     Raises:
-        TrainingError: nothing is left to train on.
+        NothingToLearn: nothing is left to train on.
     """
     examples: list[Example] = []
-    num_truncated = 0
+    fates: Counter[Fate] = Counter()
     for problem in problems:
-        ids, labels = encode_example(tokenizer, family=family, role=role, problem=problem)
-        excess = len(ids) - max_tokens
-        if excess > 0 and too_long == "truncate":
-            ids, labels = _without_middle(ids, labels, excess)
-            num_truncated += len(ids) <= max_tokens
-        if len(ids) <= max_tokens:
-            found = problem.problem.problem_id
-            examples.append(Example(input_ids=ids, labels=labels, problem_id=found))
+        example, fate = encode_problem(
+            problem,
+            tokenizer=tokenizer,
+            family=family,
+            role=role,
+            max_tokens=max_tokens,
+            too_long=too_long,
+        )
+        fates[fate] += 1
+        if example is not None:
+            examples.append(example)
+    if not examples and fates["no target"] == len(problems):
+        raise NothingToLearn(
+            f"{role}: none of {len(problems)} problems has a target to learn from; run the "
+            "knowledge stage on problems that have rationales"
+        )
     if not examples:
-        raise TrainingError(
+        raise NothingToLearn(
             f"{role}: no example of at most {max_tokens} tokens among {len(problems)} problems; "
             "raise training.max_sequence_tokens"
         )
-    if not any(example.num_supervised for example in examples):
-        raise TrainingError(
-            f"{role}: none of {len(examples)} examples has a token to learn from; "
-            "their targets are empty"
-        )
     return examples, EncodingCounts(
-        num_dropped=len(problems) - len(examples), num_truncated=num_truncated
+        num_dropped=fates["too long"],
+        num_truncated=fates["cut"],
+        num_untargeted=fates["no target"],
     )
+
+
+def encode_problem(
+    problem: EnrichedProblem,
+    *,
+    tokenizer: TokenizerLike,
+    family: str,
+    role: Role,
+    max_tokens: int,
+    too_long: TooLong,
+) -> tuple[Example | None, Fate]:
+    """One example, or None and why there is none.
+
+    "truncate" takes ids out of the middle of the prompt, never of the target.
+    """
+    if not role_target(role, problem).strip():
+        # Its end alone would be learnt: to say nothing.
+        return None, "no target"
+    ids, labels = encode_example(tokenizer, family=family, role=role, problem=problem)
+    fate: Fate = "whole"
+    if len(ids) > max_tokens and too_long == "truncate":
+        ids, labels = _without_middle(ids, labels, len(ids) - max_tokens)
+        fate = "cut"
+    if len(ids) > max_tokens:
+        return None, "too long"
+    found = problem.problem.problem_id
+    return Example(input_ids=ids, labels=labels, problem_id=found), fate
 
 
 def hold_out(
@@ -135,7 +174,7 @@ def hold_out(
     """Examples to train on, and to validate on; a problem is on the same side for every role.
 
     Raises:
-        TrainingError: one of the two would be empty.
+        NothingToLearn: one of the two would be empty.
     """
     out = held_out([one.problem_id for one in examples], fraction=fraction, seed=seed)
     return (

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from lorid.errors import TrainingError
+from lorid.errors import NothingToLearn
 
 T = TypeVar("T")
 
@@ -53,18 +53,23 @@ def held_out(problem_ids: Sequence[str], *, fraction: float, seed: int) -> set[s
     """The problems to validate on; one is on the same side whatever the role and the others are.
 
     Raises:
-        TrainingError: there would be nothing to train on, or nothing to validate on.
+        NothingToLearn: there would be nothing to train on, or nothing to validate on.
     """
     if not fraction:
         return set()
-    out = {found for found in problem_ids if _draw(f"{seed}/{found}") < fraction}
+    out = {found for found in problem_ids if is_held_out(found, fraction=fraction, seed=seed)}
     num_out = sum(found in out for found in problem_ids)
     if num_out in (0, len(problem_ids)):
-        raise TrainingError(
+        raise NothingToLearn(
             f"training.validation_fraction {fraction} holds out {num_out} of {len(problem_ids)} "
             "examples; change it, or add problems"
         )
     return out
+
+
+def is_held_out(problem_id: str, *, fraction: float, seed: int) -> bool:
+    """Whether this problem is one to validate on."""
+    return _draw(f"{seed}/{problem_id}") < fraction
 
 
 def filled(

@@ -1,29 +1,39 @@
 """The real pipeline, small: real Ray, vLLM, training and HTTP, over a folder."""
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from small import small_config_text
+from typer.testing import CliRunner
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
-from lorid.artifacts.triples import evaluation_of, read_manifest
-from lorid.config import RunConfig, dump_config, parse_config
+from lorid.artifacts.training_record import check_records, read_training_record
+from lorid.artifacts.triples import evaluation_of, read_manifest, role_folders
+from lorid.cli.app import app
+from lorid.config import ModelConfig, RunConfig, dump_config, parse_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
+from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, ServeError
+from lorid.jsonl import read_jsonl
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.replay import replay
 from lorid.method.roles import Role
 from lorid.method.stopping import Policy
+from lorid.method.templates import TokenizerLike, encode_prompt
+from lorid.training.adapters import load_base, load_tokenizer
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -85,6 +95,19 @@ def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(finished, tmp
     assert result.num_correct == sum(score.correct is True for score in scores)
     assert result.mean_rounds == sum(score.num_rounds for score in scores) / 6
 
+    folders = role_folders(fetch(store, records["triple"], into=tmp_path / "triple"))
+    assert check_records(manifest, folders).startswith("3 of 3")
+    for role, entry in manifest.adapters.items():
+        told = read_training_record(folders[role])
+        assert told is not None
+        assert (told.knowledge, told.data) == (manifest.knowledge, manifest.data)
+        steps = [row for _, row in read_jsonl(folders[role] / "metrics.jsonl")]
+        assert (told.result.step, told.result.last_loss) == (len(steps), steps[-1]["loss"])
+        assert f"rank {entry.rank} " in (folders[role] / "README.md").read_text()
+        settings = json.loads((folders[role] / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == manifest.base.name
+        assert {"tokenizer.json", *told.tokenizer_files} <= set(os.listdir(folders[role]))
+
     folder = fetch(store, records["report"], into=tmp_path / "report")
     assert "small" in (folder / "report.html").read_text()
     figures = folder / "report-figures"
@@ -99,6 +122,104 @@ def test_the_whole_pipeline_on_a_folder_then_everything_is_skipped(finished, tmp
     repeated = run_pipeline(config, announce=lines.append)
     assert repeated == {name: records[name] for name in repeated}
     assert sum("already done, skipped" in line for line in lines) == 5
+
+
+NUM_TOKENS = 32
+QUESTIONS = (
+    "Tom has 3 apples and finds 4 more apples. How many apples are there now?",
+    "A box holds 12 pens. How many pens do 5 boxes hold?",
+    "Ann read 20 pages on Monday and twice as many on Tuesday. How many in all?",
+)
+
+
+def prompts_of(student: ModelConfig, role: Role) -> list[list[int]]:
+    knowledge = "To find a total, add." if role is Role.DEEP_REASONER else None
+    tokenizer = cast("TokenizerLike", load_tokenizer(student))
+    return [
+        encode_prompt(
+            tokenizer, family=student.family, role=role, question=question, knowledge=knowledge
+        )
+        for question in QUESTIONS
+    ]
+
+
+def by_transformers(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """What transformers writes, which is what PEFT's models are driven by."""
+    written = []
+    for ids in prompts:
+        prompt = torch.tensor([ids])
+        made = model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+            max_new_tokens=NUM_TOKENS, pad_token_id=0,
+        )  # fmt: skip
+        written.append(made[0, len(ids) :].tolist())
+    return written
+
+
+def by_vllm(
+    config: RunConfig, prompts: dict[Role, list[list[int]]], *, adapters: dict[Role, Path]
+) -> dict[Role, list[list[int]]]:
+    """What vLLM itself writes, each role through its adapter; without adapters by the weights."""
+
+    async def write() -> dict[Role, list[list[int]]]:
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+
+        made = VllmEngine(
+            student=config.student, sampling=config.sampling, engine=config.engine,
+            num_triples=1 if adapters else 0, max_rank=config.training.rank,
+        )  # fmt: skip
+        params = SamplingParams(temperature=0, max_tokens=NUM_TOKENS)
+        loras = {
+            role: LoRARequest(str(role), number, str(folder))
+            for number, (role, folder) in enumerate(adapters.items(), start=1)
+        }
+
+        async def one(role: Role, ids: list[int], name: str) -> list[int]:
+            outputs = made.engine.generate(
+                {"prompt_token_ids": ids}, params, name, lora_request=loras.get(role)
+            )
+            return [list(output.outputs[0].token_ids) async for output in outputs][-1]
+
+        try:
+            await made.start()
+            return {
+                role: [await one(role, ids, f"{role}-{n}") for n, ids in enumerate(found)]
+                for role, found in prompts.items()
+            }
+        finally:
+            await made.aclose()
+
+    return asyncio.run(write())
+
+
+def test_peft_vllm_and_merged_weights_write_the_same_tokens(finished, tmp_path):
+    config, records = finished
+    student, store = config.student, open_store(config.store)
+    folders = role_folders(fetch(store, records["triple"], into=tmp_path / "triple"))
+    prompts = {role: prompts_of(student, role) for role in Role}
+    by_peft = {
+        role: by_transformers(
+            PeftModel.from_pretrained(load_base(student), str(folder)), prompts[role]
+        )
+        for role, folder in folders.items()
+    }
+    of_base = by_transformers(load_base(student), prompts[Role.DEEP_REASONER])
+    assert by_peft[Role.DEEP_REASONER] != of_base
+    assert all(len(ids) > 3 for written in by_peft.values() for ids in written)
+    assert by_vllm(config, prompts, adapters=folders) == by_peft
+
+    for role in Role:
+        out = tmp_path / "merged" / role
+        command = ["merge", "small", role.short, "-o", str(out), "--store", config.store]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        merged = student.model_copy(update={"path": str(out)})
+        assert by_transformers(load_base(merged), prompts[role]) == by_peft[role]
+        # An engine takes seconds to start: one of the three, or all on demand.
+        if role is Role.DEEP_REASONER or "LORID_ALL_MERGED" in os.environ:
+            alone = config.model_copy(update={"student": merged})
+            written = by_vllm(alone, {role: prompts[role]}, adapters={})
+            assert written == {role: by_peft[role]}
 
 
 def test_only_a_missing_role_is_trained_again(trained):

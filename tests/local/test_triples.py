@@ -154,3 +154,15 @@ def test_without_the_base_at_hand_the_adapters_must_agree(store, record, tmp_pat
     folders = role_folders(fetch(store, record, into=tmp_path / "out"))
     away = ModelConfig(path="org/none-of-that-name")
     assert "not at hand" in dict(verify_folders(manifest, folders, base=away))["shapes"]
+
+
+def test_large_weights_are_known_by_their_content_though_not_read_each_time(tmp_path, monkeypatch):
+    base = write_base(tmp_path / "base")
+    weights = base / "model.safetensors"
+    weights.write_bytes(b"one")
+    model = ModelConfig(path=str(base))
+    read_each_time = identify_base(model).identity
+    monkeypatch.setattr("lorid.artifacts.hashes.LARGE_BYTES", 1)
+    assert [identify_base(model).identity for _ in range(2)] == [read_each_time] * 2
+    weights.write_bytes(b"other")
+    assert identify_base(model).identity != read_each_time

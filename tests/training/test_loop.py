@@ -17,8 +17,9 @@ from lorid.config import RunConfig
 from lorid.demo.generator import generate
 from lorid.errors import AdapterMismatch, ConfigError, DataError, TrainingError
 from lorid.method.roles import Role
-from lorid.training.adapters import check_training, load_base, load_tokenizer
+from lorid.training.adapters import load_base, load_tokenizer
 from lorid.training.batches import encode_examples
+from lorid.training.checks import check_training
 from lorid.training.loop import ADAPTER_FOLDER, TrainingSession
 from lorid.training.merging import merge_adapter
 from lorid.training.pretrain import new_student, train_tokenizer

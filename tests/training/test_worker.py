@@ -146,3 +146,19 @@ def test_what_cannot_be_trained_is_said_and_not_raised(run):
     assert "training is not finite at step 2" in board.given_up[DR]
     assert "the last checkpoint is of step 1" in board.given_up[DR]
     assert len(reports) == 1
+
+
+@pytest.mark.parametrize("too_long", ["drop", "truncate"])
+def test_sequences_over_the_cut_off_are_counted_and_shown(run, too_long):
+    call, store = run
+    cut_off = ("training.max_sequence_tokens=110", f"training.too_long={too_long}",
+               "training.num_epochs=1", "training.checkpoint_every_steps=9")  # fmt: skip
+    reports, board = call(config_of(store, *cut_off), [IR])
+    told = reports[-1][0][IR]
+    dropped, cut = told["num_dropped_too_long"], told["num_truncated"]
+    assert (cut if too_long == "truncate" else dropped) > 0
+    assert dropped + told["num_examples"] == 20
+    assert board.notes[IR] == (
+        f"of the sequences over the cut-off of 110 tokens, {dropped} dropped, {cut} cut in the "
+        "prompt's middle"
+    )
