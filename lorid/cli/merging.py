@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lorid.cli import completion
 from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
 from lorid.cli.triples import Reference, opened_triple
 from lorid.errors import DataError
@@ -15,7 +16,10 @@ from lorid.errors import DataError
 @app.command("merge")
 def merge(
     triple: Reference,
-    role: Annotated[str, typer.Argument(help="IR, KG, DR or the role's name")],
+    role: Annotated[
+        str,
+        typer.Argument(help="IR, KG, DR or the role's name", autocompletion=completion.roles),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="a new or empty folder")],
     store: Store = DEFAULT_STORE,
     publish: Annotated[
@@ -23,7 +27,9 @@ def merge(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write merged weights: the base with one adapter added, for engines without LoRA.
+    """Write the base with one adapter merged into it.
+
+    The folder is a plain model, for engines without LoRA.
 
     Example: lorid merge demo DR -o demo-deep-reasoner --store lorid-demo/store
     """
