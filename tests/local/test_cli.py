@@ -42,6 +42,7 @@ def test_config_show_prints_what_config_check_accepts(lorid, tmp_path):
         ["config", "check", "missing.yaml"],
         ["config", "show", "--preset", "huge"],
         ["plan", "missing.yaml"],
+        ["plan"],
         ["plan", "--preset", "demo", "--set", "teacher.prices=cheap", "--set", "store={tmp}"],
         ["knowledge", "push", "knowledge/nobody/1", "--to", "org/name", "--store", "{tmp}"],
         ["knowledge", "push", "data/nobody/1", "--to", "org/name", "--store", "{tmp}"],
