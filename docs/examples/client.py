@@ -65,13 +65,14 @@ for rule in ("paper", "same-round", "majority", "intuitive-only"):
 # %% [markdown]
 # ## Grading
 # With a reference: solve and compare. With a submission too: compare the two, without a model.
-# With a submission alone: solve, and compare it with what the rounds agree on.
+# With a submission alone: solve, and compare it with what the rounds agree on. A submission is an
+# answer; `lorid.method.answers.extract_answer` reads one from a solution.
 
 # %%
 items = [
     {"id": "solve", "question": QUESTION, "reference": "60"},
-    {"id": "compare", "question": QUESTION, "reference": "60", "submission": "24 + 36 cards: 60."},
-    {"id": "check", "question": QUESTION, "submission": "I think that it is 12."},
+    {"id": "compare", "question": QUESTION, "reference": "60", "submission": "60 cards"},
+    {"id": "check", "question": QUESTION, "submission": "12"},
 ]
 graded = client.grade(items, max_rounds=5, seed=1)
 for row in graded["results"]:
