@@ -59,8 +59,9 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def addresses(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Addresses of artifacts: KIND/NAME/VERSION."""
-    return _matching(_addresses(ctx), incomplete)
+    """Addresses of artifacts: KIND/NAME, the newest, and KIND/NAME/VERSION."""
+    whole = _addresses(ctx)
+    return _matching({*whole, *(one.rpartition("/")[0] for one in whole)}, incomplete)
 
 
 def triples(ctx: typer.Context, incomplete: str) -> list[str]:

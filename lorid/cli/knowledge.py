@@ -22,7 +22,7 @@ def knowledge_push(
     address: Annotated[
         str,
         typer.Argument(
-            help="knowledge/NAME/VERSION, as `runs list` shows it",
+            help="knowledge/NAME (the newest) or knowledge/NAME/VERSION",
             autocompletion=completion.addresses,
         ),
     ],
@@ -35,15 +35,16 @@ def knowledge_push(
 
     It is private unless --public is given. The hub's token comes from HF_TOKEN or `hf auth login`.
 
-    Example: lorid knowledge push knowledge/my-run/0123abcd --to org/rules
+    Example: lorid knowledge push knowledge/my-run --to my-org/my-rules
     """
-    from lorid.artifacts.records import fetch, load_record
+    from lorid.artifacts.lineage import named_record
+    from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
 
     if not address.startswith("knowledge/"):
         raise DataError(f"{address} is no knowledge; `lorid runs list` shows their addresses")
     opened = open_store(store)
-    record = load_record(opened, address)
+    record = named_record(opened, address)
     with tempfile.TemporaryDirectory(prefix="lorid-") as folder:
         fetch(opened, record, into=Path(folder))
         url = _uploaded(Path(folder), to=to, public=public)

@@ -98,7 +98,8 @@ def runs_fetch(
     address: Annotated[
         str,
         typer.Argument(
-            help="KIND/NAME/VERSION, as `runs list` prints it", autocompletion=completion.addresses
+            help="KIND/NAME (the newest) or KIND/NAME/VERSION, as `runs list` prints it",
+            autocompletion=completion.addresses,
         ),
     ],
     store: Store = DEFAULT_STORE,
@@ -111,13 +112,14 @@ def runs_fetch(
 
     Adapters are in PEFT's format, knowledge in Parquet, attempts in JSONL.
 
-    Example: lorid runs fetch adapter/demo-deep_reasoner/0123abcd -o adapter
+    Example: lorid runs fetch evaluation/demo -o evaluation
     """
-    from lorid.artifacts.records import fetch, load_record
+    from lorid.artifacts.lineage import named_record
+    from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
 
     opened = open_store(store)
-    record = load_record(opened, address)
+    record = named_record(opened, address)
     fetch(opened, record, into=output)
     paths = [str(output / entry.path) for entry in record.files]
     if as_json:

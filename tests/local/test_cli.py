@@ -49,6 +49,7 @@ def test_config_show_prints_what_config_check_accepts(lorid, tmp_path):
         ["runs", "show", "nobody", "--store", "{tmp}"],
         ["runs", "fetch", "data/nobody/1", "--store", "{tmp}"],
         ["runs", "fetch", "../etc", "--store", "{tmp}"],
+        ["runs", "fetch", "data/nobody", "--store", "{tmp}"],
         ["report", "nobody", "--store", "{tmp}"],
         ["replay", "missing.jsonl"],
         ["solve", "How many?", "--url", "http://127.0.0.1:9"],
@@ -76,6 +77,9 @@ def test_an_artifact_is_listed_shown_and_fetched(lorid, tmp_path):
     out = tmp_path / "out"
     assert lorid("runs", "fetch", record.address, "-o", str(out), *place)[0] == 0
     assert (out / "rows.jsonl").read_text() == "{}\n"
+    newest = publish(store, tmp_path / "made", kind="data", name="mine", inputs={"seed": 2})
+    told = json.loads(lorid("runs", "fetch", "data/mine", "-o", str(out), "--json", *place)[1])
+    assert told == {"artifact": newest.address, "files": [str(out / "rows.jsonl")]}
 
 
 @pytest.mark.parametrize("arguments", [[], ["triple"]])
