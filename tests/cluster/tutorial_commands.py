@@ -32,11 +32,7 @@ def commands():
     text = "".join(blocks("bash")).replace("\\\n", " ")
     # As in bash, a comment stands behind a space: run=STORE#NAME is one word.
     lines = (re.sub(r"(^| )#.*", "", line).strip() for line in text.splitlines())
-    return [
-        shlex.split(line)
-        for line in lines
-        if line and not line.startswith(OF_THE_MACHINE)
-    ]
+    return [shlex.split(line) for line in lines if line and not line.startswith(OF_THE_MACHINE)]
 
 
 def config_text():

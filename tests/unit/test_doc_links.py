@@ -1,6 +1,7 @@
 """The docs hang together: links lead to files and headings that exist, the index has every page."""
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def test_the_index_has_every_page():
         if page.suffix in (".md", ".py") and page.name != "README.md" and page not in named
     ]
     assert missing == [], "add them to the table of docs/README.md"
+
+
+def test_the_rooms_stand_in_the_order_that_is_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (one["layers"] for one in contracts["contracts"] if one["type"] == "layers")
+    drawn = "\n".join(layers).replace("lorid.", "")
+    assert f"```\n{drawn}\n```" in (DOCS / "architecture.md").read_text()
 
 
 def test_headings_and_links_are_found(tmp_path):
