@@ -10,6 +10,7 @@ config's. Prints the tutorial's plan and table, and writes both to benchmarks/re
 
 import argparse
 import json
+import os
 import re
 import tempfile
 import time
@@ -55,6 +56,7 @@ def measured(train: Path, test: Path) -> dict[str, Any]:
         "plan": asdict(plan),
         "plan_lines": plan_lines(plan),
         "prepare_s": round(seconds, 1),
+        "load_average": [round(one, 1) for one in os.getloadavg()],
     }
 
 

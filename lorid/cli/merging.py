@@ -1,6 +1,8 @@
 """`lorid merge`: one adapter of a triple merged into its base, as a plain model folder."""
 
 import json
+import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +35,9 @@ def merge(
 
     Example: lorid merge demo DR -o demo-deep-reasoner --store lorid-demo/store
     """
+    if not sys.stderr.isatty():
+        # transformers' bars are for terminals; tqdm reads this when it is imported, below.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from lorid.artifacts.merged import merged_inputs
     from lorid.artifacts.records import fetch
     from lorid.artifacts.records import publish as store_folder
