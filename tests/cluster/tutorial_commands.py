@@ -59,9 +59,9 @@ def miniature(*, teacher_url, port):
         "name": told["name"],
         "store": told["store"],
         "teacher": teacher,
-        "data": {"num_train": 96, "num_test": 12},
+        "data": {"num_train": 48, "num_test": 8},
         "training": {"mode": told["training"]["mode"]},
-        "feedback": {"max_rounds": 4},
+        "feedback": {"max_rounds": 3},
         "serving": {"port": port},
     }
     return yaml.safe_dump(small)
