@@ -41,7 +41,7 @@ Notes, progress and errors are on stderr.
 them off; in a file or a pipe there are none, and progress is a plain line every ten seconds.
 
 **Completion** of commands, options, presets, rules, roles, fields of `--set`, and of the runs,
-triples and aliases of a store in a folder:
+triples and aliases of a store in a folder (typer's; a test types into a real bash):
 
 ```bash
 lorid --install-completion              # for your shell: bash, zsh, fish, PowerShell
