@@ -57,9 +57,12 @@ def test_the_tutorial_runs_as_it_stands(box):
             for words in commands():
                 print(f"$ {' '.join(words)}", file=transcript, flush=True)
                 if words[0] == "serve":
+                    # Not a cluster of somebody else's that Ray remembers on this machine.
+                    alone = box["env"] | {"RAY_ADDRESS": "local"}
                     process = subprocess.Popen(
-                        words, **box, stdout=transcript, stderr=transcript, start_new_session=True
-                    )
+                        words, cwd=box["cwd"], env=alone, stdout=transcript, stderr=transcript,
+                        start_new_session=True,
+                    )  # fmt: skip
                     background.append(process)
                     with Client(URL) as client:
                         client.wait_until_ready(timeout_s=300)
