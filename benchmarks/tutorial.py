@@ -30,6 +30,7 @@ from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.planning import Assumed, plan_run
 
 ROOT = Path(__file__).parents[1]
+NUM_TRIAL = 32
 TRAIN_TOKENS_PER_S = 23_000  # as the tutorial types it: docs/sizing.md says 23,061
 
 
@@ -73,7 +74,7 @@ def stages(figures: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterator[di
     a_request = plan["teacher"]["price"] / plan["teacher"]["num_requests"]
     rows = (
         ("install", inputs["minutes"]["new_node"], 0.0),
-        ("trial: 64 problems", 2 * start, 64 * a_request),
+        (f"trial: {NUM_TRIAL} problems", 2 * start, NUM_TRIAL * a_request),
         ("prepare", figures["prepare_s"] / 60, 0.0),
         ("knowledge", plan["teacher"]["seconds_at_least"] / 60, plan["teacher"]["price"]),
         ("train", start + plan["training"]["tokens"] / rates.train / 60, 0.0),
