@@ -7,9 +7,8 @@ names the others.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import get_args
 
-from lorid.artifacts.records import Kind, Record, by_age, list_records, load_record
+from lorid.artifacts.records import Record, by_age, list_records, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactIncomplete
 
@@ -35,23 +34,6 @@ def records_of(store: ArtifactStore, run: str) -> list[Record]:
             continue
         wanted += found[address].parents
     return sorted(found.values(), key=by_age)
-
-
-def named_record(store: ArtifactStore, address: str) -> Record:
-    """The record of KIND/NAME/VERSION, or the newest of KIND/NAME.
-
-    Raises:
-        ArtifactIncomplete: the store holds none.
-    """
-    kind, _, name = address.partition("/")
-    if kind not in get_args(Kind) or not name or "/" in name:
-        return load_record(store, address)
-    records = [one for one in list_records(store, name=name) if one.kind == kind]
-    if not records:
-        raise ArtifactIncomplete(
-            f"{store.uri} holds no {address}; `lorid runs list --store {store.uri}` lists all"
-        )
-    return records[-1]
 
 
 def draw_lineage(records: Sequence[Record]) -> list[str]:

@@ -80,10 +80,27 @@ def say_next(line: str) -> None:
     typer.echo(f"next: {line}", err=True)
 
 
+def command_tree() -> Any:
+    """All commands; an example stays on its line in their help, since broken ones cannot be copied.
+
+    (typer's click is its own: no types.)
+    """
+
+    def keep_examples(command: Any) -> None:
+        # A paragraph behind a backspace is not wrapped.
+        command.help = (command.help or "").replace("\n\nExample:", "\n\n\b\nExample:")
+        for child in getattr(command, "commands", {}).values():
+            keep_examples(child)
+
+    root = typer.main.get_command(app)
+    keep_examples(root)
+    return root
+
+
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
     try:
-        sys.exit(app(prog_name="lorid", standalone_mode=False) or 0)
+        sys.exit(command_tree()(prog_name="lorid", standalone_mode=False) or 0)
     except typer.Abort:
         _stop(STOPPED, INTERRUPTED)
     except UsageError as error:

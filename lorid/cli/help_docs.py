@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import typer
-
-from lorid.cli.app import app
+from lorid.cli.app import command_tree
 
 WIDTH = 80
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -56,7 +54,7 @@ is in the variable that `teacher.api.api_key_env` names; a store in S3 takes bot
 
 def markdown() -> str:
     """The whole file."""
-    root = typer.main.get_command(app)
+    root = command_tree()
     pages = [*_pages(root, name="lorid", parent=None), *_job_pages()]
     contents = (f"- [`{name}`](#{_anchor(name)})\n" for name, _ in pages)
     sections = (f"\n## {name}\n\n```\n{text}\n```\n" for name, text in pages)

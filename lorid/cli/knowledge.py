@@ -37,7 +37,7 @@ def knowledge_push(
 
     Example: lorid knowledge push knowledge/my-run --to my-org/my-rules
     """
-    from lorid.artifacts.lineage import named_record
+    from lorid.artifacts.addresses import named_record
     from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
 

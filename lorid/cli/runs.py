@@ -112,9 +112,9 @@ def runs_fetch(
 
     Adapters are in PEFT's format, knowledge in Parquet, attempts in JSONL.
 
-    Example: lorid runs fetch evaluation/demo -o evaluation
+    Example: lorid runs fetch evaluation/demo --store lorid-demo/store -o evaluation
     """
-    from lorid.artifacts.lineage import named_record
+    from lorid.artifacts.addresses import named_record
     from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
 

@@ -3,9 +3,7 @@
 import re
 import shlex
 
-import typer
-
-from lorid.cli.app import app
+from lorid.cli.app import command_tree
 
 FENCE = re.compile(r"^```bash\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 # What a shell would take for itself: variables before the command; comments, pipes and
@@ -20,7 +18,7 @@ def parse(arguments):
     """Raises typer's own error for a command, an option or a value that there is not."""
     if ACTS_AT_ONCE & set(arguments):
         return
-    command = typer.main.get_command(app)
+    command = command_tree()
     context = command.make_context("lorid", list(arguments))
     while hasattr(command, "commands"):
         rest = [*context._protected_args, *context.args]

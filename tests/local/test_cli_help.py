@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from rich.console import Console
 
 from lorid.artifacts.records import publish
 from lorid.artifacts.store import open_store
-from lorid.cli.app import app
+from lorid.cli.app import command_tree
 from lorid.cli.help_docs import markdown
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,7 @@ def commands():
         for name, child in getattr(command, "commands", {}).items():
             yield from walk(child, f"{path} {name}")
 
-    return dict(walk(typer.main.get_command(app), "lorid"))
+    return dict(walk(command_tree(), "lorid"))
 
 
 def test_the_page_is_what_the_commands_say_now():

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 from command_lines import lines_of, lorid_lines, named_commands, parse
 
-from lorid.cli.app import app
+from lorid.cli.app import command_tree
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +22,7 @@ def test_commands_in_blocks_parse(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_text_exist(page):
     for words in named_commands(page.read_text()):
-        command = typer.main.get_command(app)
+        command = command_tree()
         while words and hasattr(command, "commands"):
             assert words[0] in command.commands, " ".join(words)
             command, words = command.commands[words[0]], words[1:]
