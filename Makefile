@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 LORID_TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-unit test-cluster check fmt bench models clean
+.PHONY: help setup demo test test-unit test-cluster check fmt docs bench models clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ check: $(STAMP)  ## format, lint, types, import contracts, spelling
 fmt: $(STAMP)  ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)  ## write the generated pages again: docs/cli.md, docs/http-api.md
+	$(BIN)/python -m lorid.cli.help_docs > docs/cli.md
+	$(BIN)/python -m lorid.distributed.http_docs > docs/http-api.md
 
 bench: $(STAMP)  ## every benchmark, into benchmarks/results/
 	$(BIN)/python benchmarks/demo.py

@@ -10,7 +10,9 @@
   report     what each part contributed, as HTML and on the terminal
 
 Every stage leaves an artifact with a record in the store (a folder or s3://bucket/prefix) and is
-skipped when its record matches, so running this again resumes it.
+skipped when its record matches, so running this again resumes it. `lorid plan` says beforehand what
+it takes, `lorid runs show` afterwards what came from what. The stages are the functions of
+lorid/distributed/pipeline.py; docs/architecture.md draws them.
 
 Examples:
   python jobs/distill.py --preset demo

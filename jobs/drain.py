@@ -12,14 +12,13 @@ import sys
 
 from lorid.distributed.cluster import connected
 from lorid.distributed.deployments import APP_NAME, drain
+from lorid.distributed.job import JobParser
 from lorid.errors import LoridError
 
 
 def main() -> int:
     """Drain one application; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = JobParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--app", default=APP_NAME, help="the application's name")
     arguments = parser.parse_args()
     try:

@@ -54,6 +54,10 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its connections back; leaving a `with` block does this."""
         self._http.close()
 
     def solve(

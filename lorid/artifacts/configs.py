@@ -26,6 +26,8 @@ def open_config(
         ConfigError: everything that is wrong with the config, or there is none.
         ArtifactError: the bucket cannot be read.
     """
+    if source is None and preset is None and not overrides:
+        raise ConfigError("no config: name a file, or a --preset such as demo")
     if source is None or not str(source).startswith("s3:"):
         return load_config(source, preset=preset, overrides=overrides)
     text = _fetched(str(source))

@@ -1,4 +1,8 @@
-"""The app that every command joins, the options that commands share, and how a command ends."""
+"""The app that every command joins, the options that commands share, and how a command ends.
+
+Rich and typer heed NO_COLOR by themselves, and colour nothing that is no terminal; `--no-color`
+sets it for this process and those that it starts.
+"""
 
 import os
 import sys
@@ -7,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorid.cli import completion
 from lorid.errors import LoridError
 
 INTERRUPTED = 130
@@ -16,35 +21,92 @@ DEFAULT_STORE = "lorid-demo/store"
 # typer brings a click of its own, and names only its leaves.
 UsageError: Any = typer.BadParameter.__base__
 
+ABOUT = """lorid: distil a teacher's knowledge into a student (LoRID), and serve it.
+
+Example: lorid demo
+
+Example: lorid config check run.yaml
+
+Example: lorid triple list --help
+"""
+
 app = typer.Typer(
-    help="lorid: distil a teacher's knowledge into a student (LoRID), and serve it.",
+    help=ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=True,
 )
 
-Preset = Annotated[str | None, typer.Option(help="start from a preset, such as demo")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="change one field: a.b=c")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="start from a preset, such as demo", autocompletion=completion.presets),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="change one field: a.b=c", autocompletion=completion.fields),
+]
 Store = Annotated[str, typer.Option(help="folder or s3://bucket/prefix")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
-@app.callback()
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"lorid {version('lorid')}")
+        raise typer.Exit
+
+
+@app.callback(help=ABOUT)
 def common(
-    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="no colours, as NO_COLOR=1 says too")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Options before the command."""
     os.environ["LORID_DEBUG"] = "1" if debug else ""
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+
+
+def say_next(line: str) -> None:
+    """What to do after this, on stderr: what a command prints stays data."""
+    typer.echo(f"next: {line}", err=True)
+
+
+def command_tree() -> Any:
+    """All commands; an example stays on its line in their help, since broken ones cannot be copied.
+
+    (typer's click is its own: no types.)
+    """
+
+    def keep_examples(command: Any) -> None:
+        # A paragraph behind a backspace is not wrapped.
+        command.help = (command.help or "").replace("\n\nExample:", "\n\n\b\nExample:")
+        for child in getattr(command, "commands", {}).values():
+            keep_examples(child)
+
+    root = typer.main.get_command(app)
+    keep_examples(root)
+    return root
 
 
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(command_tree()(prog_name="lorid", standalone_mode=False) or 0)
     except typer.Abort:
         _stop(STOPPED, INTERRUPTED)
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            # A group without a command: its help, which the error has as its text.
+            _stop(error.format_message(), 2)
         command = error.ctx.command_path if error.ctx else "lorid"
         _stop(f"error: {error.format_message()} (see {command} --help)", 2)
     except LoridError as error:

@@ -16,21 +16,25 @@ from lorid.jsonl import healed, json_line, read_jsonl
 DEFAULT_URL = "http://127.0.0.1:8000"
 ITEM_FIELDS = ("id", "question", "reference", "submission")
 Url = Annotated[str, typer.Option(help="the endpoint")]
+MaxRounds = Annotated[
+    int | None, typer.Option(min=1, max=100, help="bound on the rounds, else the endpoint's")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="what is sampled, else the endpoint's")]
 
 
 @app.command()
 def solve(
     question: Annotated[str, typer.Argument(help="the question")],
     url: Url = DEFAULT_URL,
-    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    max_rounds: MaxRounds = None,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the endpoint one question, and show its rounds as they come.
+    """Ask the endpoint one question; show its rounds as they come.
 
     The token is read from LORID_API_KEY.
 
-    Example: lorid solve "Tom has 12 apples. He gives 5 away. How many are left?"
+    Example: lorid solve "What is 3 boxes of 4 pens?" --max-rounds 5
     """
     from lorid.client import Client
 
@@ -60,13 +64,15 @@ def grade(
     file: Annotated[Path, typer.Argument(help="JSONL: id, question, reference and/or submission")],
     output: Annotated[Path, typer.Option("-o", "--output", help="JSONL of results")],
     url: Url = DEFAULT_URL,
-    max_rounds: Annotated[int | None, typer.Option(min=1, max=100)] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    max_rounds: MaxRounds = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Grade a file of any size through the endpoint; run it again to resume from the output.
+    """Grade a file of any size through the endpoint.
 
-    Results stand in the order in which they finish. Refusals, restarts and lost connections are
-    waited out. Exit code 0: all graded; 1: some items are errors; 2: the file or the endpoint.
+    Run it again to resume from the output. Results stand in the order in which they finish.
+    Refusals, restarts and lost connections are waited out. Exit code 0: all graded; 1: some
+    items are errors; 2: the file or the endpoint.
 
     Example: lorid grade test.jsonl -o graded.jsonl
     """
@@ -91,13 +97,20 @@ def grade(
             results.flush()
             verdicts[row["verdict"]] += 1
             progress.update("items", done=verdicts.total(), total=num_items)
-    typer.echo(
-        f"{verdicts.total()} graded: {verdicts['correct']} correct, "
-        f"{verdicts['incorrect']} incorrect, {verdicts['undecided']} undecided, "
-        f"{verdicts[None]} errors -> {output}"
-    )
+    typer.echo(_tally(verdicts, output=output, as_json=as_json))
     if verdicts[None]:
         raise typer.Exit(1)
+
+
+def _tally(verdicts: Counter[str | None], *, output: Path, as_json: bool) -> str:
+    """The last line: how many of each verdict, and where they are."""
+    counts = {name: verdicts[name] for name in ("correct", "incorrect", "undecided")}
+    counts["errors"] = verdicts[None]
+    if as_json:
+        summary = {f"num_{name}": count for name, count in counts.items()}
+        return json.dumps({"num_items": verdicts.total(), **summary, "output": str(output)})
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{verdicts.total()} graded: {told} -> {output}"
 
 
 def _graded_before(output: Path) -> tuple[Counter[str | None], set[str]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorid.cli.app import DEFAULT_STORE, AsJson, Overrides, Preset, Store
+from lorid.cli import completion
+from lorid.cli.app import DEFAULT_STORE, AsJson, Overrides, Preset, Store, say_next
 from lorid.cli.triples import Reference, opened_triple, triple_app
 from lorid.errors import DataError
 
@@ -28,7 +29,9 @@ def triple_export(
     license_id: Annotated[str, typer.Option("--license", help="for the model cards")] = "unknown",
     as_json: AsJson = False,
 ) -> None:
-    """Write a hub-style folder: three PEFT adapters with model cards, and triple.json.
+    """Write a hub-style folder: three PEFT adapters with model cards.
+
+    Beside them stands triple.json, which says how they belong together.
 
     Example: lorid triple export demo -o demo-triple --store lorid-demo/store
     """
@@ -65,14 +68,18 @@ def triple_import(
     preset: Preset = None,
     overrides: Overrides = None,
     base: Annotated[str | None, typer.Option(help="the base: a folder or a hub id")] = None,
-    family: Annotated[str | None, typer.Option(help="the base's prompt family")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help="the base's prompt family", autocompletion=completion.families),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="the base's revision on the hub")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a triple into a store: an exported folder, or three PEFT adapters and a config.
+    """Take a triple into a store.
 
-    Names that end in -IR, -KG and -DR, as the published ones do, need no IR=, KG=, DR=. What is no
-    folder here is fetched from the hub (HF_TOKEN, HF_HOME). Pickled files and links are refused.
+    It is an exported folder, or three PEFT adapters and a config. Names that end in -IR, -KG
+    and -DR, as the published ones do, need no IR=, KG=, DR=. What is no folder here is fetched
+    from the hub (HF_TOKEN, HF_HOME). Pickled files and links are refused.
 
     Example: lorid triple import --name gsm8k-published --preset gsm8k_mistral
     """
@@ -102,6 +109,7 @@ def triple_import(
         typer.echo(json.dumps({"triple": record.address}))
         return
     typer.echo(record.address)
+    say_next(f"lorid triple verify {name} --store {store}")
 
 
 @contextmanager

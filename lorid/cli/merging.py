@@ -1,12 +1,15 @@
 """`lorid merge`: one adapter of a triple merged into its base, as a plain model folder."""
 
 import json
+import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lorid.cli import completion
 from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
 from lorid.cli.triples import Reference, opened_triple
 from lorid.errors import DataError
@@ -15,7 +18,10 @@ from lorid.errors import DataError
 @app.command("merge")
 def merge(
     triple: Reference,
-    role: Annotated[str, typer.Argument(help="IR, KG, DR or the role's name")],
+    role: Annotated[
+        str,
+        typer.Argument(help="IR, KG, DR or the role's name", autocompletion=completion.roles),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="a new or empty folder")],
     store: Store = DEFAULT_STORE,
     publish: Annotated[
@@ -23,10 +29,15 @@ def merge(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write merged weights: the base with one adapter added, for engines without LoRA.
+    """Write the base with one adapter merged into it.
+
+    The folder is a plain model, for engines without LoRA.
 
     Example: lorid merge demo DR -o demo-deep-reasoner --store lorid-demo/store
     """
+    if not sys.stderr.isatty():
+        # transformers' bars are for terminals; tqdm reads this when it is imported, below.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from lorid.artifacts.merged import merged_inputs
     from lorid.artifacts.records import fetch
     from lorid.artifacts.records import publish as store_folder

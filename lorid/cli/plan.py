@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorid.cli.app import AsJson, Overrides, Preset, app
+from lorid.cli.app import AsJson, Overrides, Preset, app, say_next
 
 if TYPE_CHECKING:
     from lorid.distributed.planning import EvaluationPlan, Plan, TeacherPlan, TrainingPlan
@@ -28,7 +28,9 @@ def plan(
     ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run will ask of the teacher, cost, train and generate; spends nothing.
+    """Say what a run will take and cost; spends nothing.
+
+    Requests and price of the teacher, steps and tokens of training, generations of evaluation.
 
     Example: lorid plan run.yaml --train-tokens-per-s 3000
     """
@@ -49,6 +51,7 @@ def plan(
         return
     for line in plan_lines(made):
         typer.echo(line)
+    say_next(f"python jobs/distill.py {f'--config {file}' if file else f'--preset {preset}'}")
 
 
 def plan_lines(plan: "Plan") -> list[str]:

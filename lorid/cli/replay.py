@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lorid.cli import completion
 from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
 from lorid.jsonl import read_lines, write_jsonl
@@ -29,7 +30,11 @@ ORACLE_NOTE = "paper-oracle looks at the label: for comparison with published fi
 def replay(
     file: Annotated[Path, typer.Argument(help="attempts file (JSONL)")],
     rule: Annotated[
-        str | None, typer.Option(help="paper (default), same-round, bayes, majority, ...")
+        str | None,
+        typer.Option(
+            help="paper (default), same-round, bayes, majority, ...",
+            autocompletion=completion.rules,
+        ),
     ] = None,
     max_rounds: Annotated[int, typer.Option(min=1, help="bound on the rounds")] = 20,
     tau: Annotated[float, typer.Option(help="posterior at which bayes stops")] = 0.95,

@@ -9,12 +9,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
+from lorid.cli import completion
+from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app, say_next
 from lorid.errors import DataError
 from lorid.jsonl import read_lines
 
 ADDRESS_WIDTH = 36
-runs_app = typer.Typer(help="Records of runs in a store.", no_args_is_help=True)
+runs_app = typer.Typer(
+    help="Records of runs in a store.\n\nExample: lorid runs show demo", no_args_is_help=True
+)
+RunName = Annotated[str, typer.Argument(help="name of the run", autocompletion=completion.runs)]
 app.add_typer(runs_app, name="runs")
 
 
@@ -33,6 +37,7 @@ def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
         return
     if not records:
         typer.echo(f"{store} holds no artifacts", err=True)
+        say_next("lorid demo, python jobs/distill.py --config run.yaml, or another --store")
         return
     table = Table(box=None, pad_edge=False)
     # Addresses are for copying: they stay whole however narrow the terminal is.
@@ -48,11 +53,11 @@ def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
 
 @runs_app.command("show")
 def runs_show(
-    run: Annotated[str, typer.Argument(help="name of the run")],
+    run: RunName,
     store: Store = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a run's artifacts as a tree, from its data over the triple to its grade and report.
+    """Draw a run's artifacts as a tree, from its data to its report.
 
     Example: lorid runs show demo --store lorid-demo/store
     """
@@ -71,55 +76,84 @@ def runs_show(
 
 @runs_app.command("unlock")
 def runs_unlock(
-    run: Annotated[str, typer.Argument(help="name of the run")],
+    run: RunName,
     store: Store = DEFAULT_STORE,
+    as_json: AsJson = False,
 ) -> None:
-    """Take a run's name from the driver that holds it; that driver stops within a minute.
+    """Take a run's name from the driver that holds it.
+
+    That driver stops within a minute.
 
     Example: lorid runs unlock my-run --store s3://bucket/lorid
     """
     from lorid.artifacts.leases import unlock
     from lorid.artifacts.store import open_store
 
-    typer.echo(unlock(open_store(store), run))
+    told = unlock(open_store(store), run)
+    typer.echo(json.dumps({"run": run, "told": told}) if as_json else told)
 
 
 @runs_app.command("fetch")
 def runs_fetch(
-    address: Annotated[str, typer.Argument(help="KIND/NAME/VERSION, as `runs list` prints it")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="KIND/NAME (the newest) or KIND/NAME/VERSION, as `runs list` prints it",
+            autocompletion=completion.addresses,
+        ),
+    ],
     store: Store = DEFAULT_STORE,
     output: Annotated[Path, typer.Option("-o", "--output", help="folder to put it into")] = Path(
         "."
     ),
+    as_json: AsJson = False,
 ) -> None:
-    """Copy an artifact's files out of a store, verified: adapters in PEFT's format, rows, reports.
+    """Copy an artifact's files out of a store, verified.
 
-    Example: lorid runs fetch adapter/demo-deep_reasoner/0123456789ab -o my-adapter
+    Adapters are in PEFT's format, knowledge in Parquet, attempts in JSONL.
+
+    Example: lorid runs fetch evaluation/demo --store lorid-demo/store -o evaluation
     """
-    from lorid.artifacts.records import fetch, load_record
+    from lorid.artifacts.addresses import named_record
+    from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
 
     opened = open_store(store)
-    record = load_record(opened, address)
+    record = named_record(opened, address)
     fetch(opened, record, into=output)
-    for entry in record.files:
-        typer.echo(str(output / entry.path))
+    paths = [str(output / entry.path) for entry in record.files]
+    if as_json:
+        typer.echo(json.dumps({"artifact": record.address, "files": paths}))
+        return
+    for path in paths:
+        typer.echo(path)
 
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="name of the run, or an attempts file (.jsonl)")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="name of the run, or an attempts file (.jsonl)", autocompletion=completion.runs
+        ),
+    ],
     store: Store = DEFAULT_STORE,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="folder to put it into, or the .html file to write"),
     ] = Path("report.html"),
-    rule: Annotated[str, typer.Option(help="for an attempts file: the rule to judge by")] = "paper",
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="for an attempts file: the rule to judge by", autocompletion=completion.rules
+        ),
+    ] = "paper",
     max_rounds: Annotated[
         int, typer.Option(min=1, help="for an attempts file: bound on the rounds")
     ] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """Fetch a run's newest HTML report from its store, or make one of an attempts file.
+    """Fetch a run's HTML report, or make one of an attempts file.
 
     Beside the page come its plots as SVG and the numbers behind them as CSV.
 
@@ -135,7 +169,8 @@ def report(
             _make_report(Path(run), folder, rule=rule, max_rounds=max_rounds)
         else:
             _fetch_report(run, folder, store=store)
-        typer.echo(str(_put_report(folder, output)))
+        page = str(_put_report(folder, output))
+    typer.echo(json.dumps({"page": page}) if as_json else page)
 
 
 def _make_report(file: Path, folder: Path, *, rule: str, max_rounds: int) -> None:

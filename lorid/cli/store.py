@@ -7,12 +7,13 @@ import typer
 
 from lorid.cli.app import AsJson, app
 
-store_app = typer.Typer(help="Care for a store of artifacts.", no_args_is_help=True)
+ABOUT = "Care for a store of artifacts.\n\nExample: lorid store gc s3://bucket/lorid"
+store_app = typer.Typer(help=ABOUT, no_args_is_help=True)
 app.add_typer(store_app, name="store")
 _HOUR_S = 3600
 
 
-@store_app.callback()
+@store_app.callback(help=ABOUT)
 def about() -> None:
     """Care for a store of artifacts."""
 
@@ -26,7 +27,7 @@ def store_gc(
     ] = 24.0,
     as_json: AsJson = False,
 ) -> None:
-    """List what interrupted writers left in a store, and remove it with --delete.
+    """List what interrupted writers left in a store; --delete removes it.
 
     Contents that no record names, temporary files, unfinished uploads. What a record names stays.
 

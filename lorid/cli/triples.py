@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app
+from lorid.cli import completion
+from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app, say_next
 from lorid.errors import ArtifactIncomplete, LoridError
 
 if TYPE_CHECKING:
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from lorid.method.roles import Role
 
 triple_app = typer.Typer(
-    help="Triples: check, promote, roll back, export, import.", no_args_is_help=True
+    help="Triples: check, promote, roll back, export, import.\n\nExample: lorid triple show demo",
+    no_args_is_help=True,
 )
 app.add_typer(triple_app, name="triple")
 
-Reference = Annotated[str, typer.Argument(help="NAME (the newest), NAME/VERSION or @ALIAS")]
-Alias = Annotated[str, typer.Argument(help="an alias, such as production")]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        help="NAME (the newest), NAME/VERSION or @ALIAS", autocompletion=completion.triples
+    ),
+]
+Alias = Annotated[
+    str,
+    typer.Argument(help="an alias, such as production", autocompletion=completion.aliases),
+]
 Expect = Annotated[
     str | None,
     typer.Option(help="only if the alias points at this version now ('none': at nothing)"),
@@ -34,7 +44,7 @@ Expect = Annotated[
 
 @triple_app.command("list")
 def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
-    """List the triples in a store, and which of them an alias points at.
+    """List the triples in a store, and the aliases that point at them.
 
     Example: lorid triple list --store s3://bucket/lorid
     """
@@ -60,6 +70,10 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows))
         return
+    if not rows:
+        typer.echo(f"{store} holds no triples", err=True)
+        say_next("python jobs/train_adapters.py --config run.yaml, or lorid triple import --help")
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("triple", "made", "base", "rank", "accuracy", "aliases"):
         table.add_column(column, no_wrap=True, overflow="ignore")
@@ -74,7 +88,9 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
 
 @triple_app.command("show")
 def triple_show(triple: Reference, store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
-    """Show all about one triple: adapters, base, defaults, origin, evaluation, aliases.
+    """Show all about one triple.
+
+    Adapters, base, defaults, origin, evaluation, aliases.
 
     Example: lorid triple show demo --store lorid-demo/store
     """
@@ -124,9 +140,10 @@ def triple_verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a triple: files and hashes, shapes, base, family; with --probe in a real engine.
+    """Check a triple: files and hashes, shapes, base, family.
 
-    Exit code 2 when something is wrong; the line says what.
+    With --probe a real engine loads it, and each adapter must answer unlike the base. Exit code
+    2 when something is wrong; the line says what.
 
     Example: lorid triple verify demo --store lorid-demo/store --probe
     """
@@ -173,9 +190,10 @@ def triple_promote(
     expect: Expect = None,
     as_json: AsJson = False,
 ) -> None:
-    """Point an alias at a triple; endpoints that follow the alias switch without a restart.
+    """Point an alias at a triple.
 
-    A race against another change is reported and tried again; with --expect it is refused.
+    Endpoints that follow the alias switch without a restart. A race against another change is
+    reported and tried again; with --expect it is refused.
 
     Example: lorid triple promote demo --to production --store lorid-demo/store
     """
@@ -207,9 +225,10 @@ def triple_promote(
 def triple_rollback(
     alias: Alias, store: Store = DEFAULT_STORE, expect: Expect = None, as_json: AsJson = False
 ) -> None:
-    """Point an alias at what stood before; again, at what stood before that.
+    """Point an alias at what stood before.
 
-    Refused when somebody changes the alias meanwhile: two rollbacks must not go back two.
+    Again, at what stood before that. Refused when somebody changes the alias meanwhile: two
+    rollbacks must not go back two.
 
     Example: lorid triple rollback production --store lorid-demo/store
     """

@@ -9,23 +9,44 @@ interrupted, 1 anything else.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from lorid.artifacts.configs import open_config
+from lorid.config import RunConfig
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
 
 INTERRUPTED = 130
+# After which stage comes what; `given` are this job's own arguments.
+NEXT: Mapping[str, Sequence[str]] = {
+    "prepare": ("python jobs/generate_knowledge.py {given}",),
+    "knowledge": ("python jobs/train_adapters.py {given}",),
+    "train": ("python jobs/evaluate.py {given}",),
+    "report": (
+        "lorid report {name} --store {store} -o report",
+        "serve run serve.app:build run={store}#{name}",
+    ),
+}
+
+
+class JobParser(argparse.ArgumentParser):
+    """argparse, whose errors are one line as everywhere in lorid."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it without the usage, and leave with 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def run_job(stages: Sequence[str], *, description: str | None) -> int:
     """Parse the command line, run the stages, and return the exit code."""
     summary, _, epilog = (description or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = JobParser(
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -51,6 +72,7 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
         if getattr(args, "retry_rejects", False):
             config = next_retry(config, announce=lambda line: print(line, file=sys.stderr))
         run_pipeline(config, stages=stages)
+        _say_next(config, after=stages[-1])
     except LoridError as error:
         if args.debug:
             raise
@@ -62,6 +84,13 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     return 0
+
+
+def _say_next(config: RunConfig, *, after: str) -> None:
+    given = shlex.join(argument for argument in sys.argv[1:] if argument != "--retry-rejects")
+    for line in NEXT.get(after, ()):
+        told = line.format(given=given, name=config.name, store=config.store)
+        print(f"next: {told}", file=sys.stderr)
 
 
 def interrupt_on_sigterm() -> None:
