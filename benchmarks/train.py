@@ -9,9 +9,10 @@ parameters, Llama's shape), the same sequences (lengths drawn so that 4 of them 
 1.4 times their tokens, as maths problems do) and settings. Settings of TRL that are not its best
 and what is beside the goals run in the first round alone. Fails when loss curves
 differ: a fast run that learns something else is not a result. Ratios are of processor seconds,
-medians of the rounds; wall seconds are beside them. Memory is the proportional set size (shared
-pages counted once), at its highest. With `--work` runs that are done are kept, and `--seconds`
-stops before the next run when so many have passed: the same command goes on.
+medians of the rounds; wall seconds are beside them. Memory is what the processes have for
+themselves and, once, what they share, at its highest. With `--work` runs that are done are kept,
+and `--seconds` starts none when so many have passed: the same command goes on. `--at-once 2` has
+two runs of a round under way, on a machine that is busy anyway.
 """
 
 import argparse
@@ -22,12 +23,13 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 from result_file import write_result
-from train_figures import check, summarize
+from train_figures import Runs, check, summarize
 from train_files import ROLES, make_files
 
 CONTENDERS = Path(__file__).with_name("train_contenders.py")
@@ -37,7 +39,7 @@ NOT_DONE = 3
 
 
 class MemoryWatch(threading.Thread):
-    """The highest sum of the processes' proportional set sizes, ten times a second."""
+    """The most memory of the processes together, ten times a second."""
 
     def __init__(self, pids: list[int]) -> None:
         super().__init__(daemon=True)
@@ -47,13 +49,16 @@ class MemoryWatch(threading.Thread):
     def run(self) -> None:
         """Until `ended` is set."""
         while not self.ended.wait(0.1):
-            total = 0
+            own = shared = 0
             for process in self.processes:
                 try:
-                    total += process.memory_full_info().pss
+                    found = process.memory_full_info()
                 except psutil.Error:
                     continue
-            self.peak = max(self.peak, total)
+                own += found.uss
+                # Libraries' pages: not a share of them, which depends on who else has loaded them.
+                shared = max(shared, found.rss - found.uss)
+            self.peak = max(self.peak, own + shared)
 
 
 def run_all(commands: list[list[str]]) -> dict[str, Any]:
@@ -146,26 +151,34 @@ def contenders(
 
 
 def measure(
-    folder: Path, trl_python: str, *, rounds: int, only: list[str], seconds: float
-) -> dict[str, list[dict[str, Any]]] | None:
+    folder: Path, trl_python: str, *, rounds: int, only: list[str], seconds: float, at_once: int
+) -> Runs | None:
     """Every contender in turn, round by round; None when the time is over before that."""
     file, ends = folder / "runs.jsonl", time.monotonic() + seconds
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {(row["round"], row["name"]): row["run"] for row in rows}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for number in range(1, rounds + 1):
-        for name, commands in contenders(folder, trl_python, is_first=number == 1).items():
-            if only and name not in only:
-                continue
-            if (number, name) not in done:
-                if time.monotonic() > ends:
-                    return None
-                done[number, name] = run_all(commands)
-                row = {"round": number, "name": name, "run": done[number, name]}
-                with file.open("a") as out:
-                    out.write(json.dumps(row) + "\n")
-                print(f"round {number}  {name:<26} {_said(row['run'])}", flush=True)
-            found.setdefault(name, []).append(done[number, name])
+    wanted = {
+        (number, name): commands
+        for number in range(1, rounds + 1)
+        for name, commands in contenders(folder, trl_python, is_first=number == 1).items()
+        if not only or name in only
+    }
+
+    def run(key: tuple[int, str]) -> None:
+        if time.monotonic() > ends:
+            return
+        done[key] = run_all(wanted[key])
+        with file.open("a") as out:
+            out.write(json.dumps({"round": key[0], "name": key[1], "run": done[key]}) + "\n")
+        print(f"round {key[0]}  {key[1]:<26} {_said(done[key])}", flush=True)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(run, [key for key in wanted if key not in done]))
+    if any(key not in done for key in wanted):
+        return None
+    found: Runs = {}
+    for number, name in wanted:
+        found.setdefault(name, []).append(done[number, name])
     return found
 
 
@@ -187,12 +200,18 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="contenders to try; no result")
     parser.add_argument("--work", type=Path, help="keep files and runs here, and go on from them")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
         made = _made(folder, num_sequences=args.num_sequences)
         found = measure(
-            folder, args.trl_python, rounds=args.rounds, only=args.only, seconds=args.seconds
+            folder,
+            args.trl_python,
+            rounds=args.rounds,
+            only=args.only,
+            seconds=args.seconds,
+            at_once=args.at_once,
         )
     if found is None:
         print("not done: the same command with the same --work goes on")
@@ -209,7 +228,7 @@ def main() -> None:
         "train",
         figures,
         command="python benchmarks/train.py --trl-python PYTHON "
-        f"--rounds {args.rounds} --num-sequences {args.num_sequences}",
+        f"--rounds {args.rounds} --num-sequences {args.num_sequences} --at-once {args.at_once}",
         packages=("torch", "transformers", "peft", "ray"),
         versions={"trl": asked.stdout.split()[-1]},
     )

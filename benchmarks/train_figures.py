@@ -121,6 +121,9 @@ def _on_ray(found: Runs) -> dict[str, Any]:
         "steps_per_s_ratio_by_round": [
             round(ray["steps_per_s"] / plain["steps_per_s"], 4) for ray, plain in pairs
         ],
+        "share_between_steps": {
+            name: round(middle(name, "share_between_steps"), 5) for name in ON_RAY
+        },
         "median_step_s": {name: round(middle(name, "median_step_s"), 4) for name in ON_RAY},
         "worker_cpu_s_per_step": {
             name: round(middle(name, "worker_cpu_s_per_step"), 4) for name in ON_RAY

@@ -39,10 +39,11 @@ def clocked(train: Callable[[Any], None], *, out: Path) -> Callable[[Any], None]
         from lorid.distributed import training_worker
         from lorid.training.loop import TrainingSession
 
-        began, wall, cpu = time.time(), [], []
+        began, starts, wall, cpu = time.time(), [], [], []
 
         class ClockedSession(TrainingSession):
             def train_step(self) -> Any:
+                starts.append(time.time())
                 found = super().train_step()
                 wall.append(time.time())
                 cpu.append(time.process_time())
@@ -53,7 +54,8 @@ def clocked(train: Callable[[Any], None], *, out: Path) -> Callable[[Any], None]
             train(settings)
         finally:
             training_worker.TrainingSession = TrainingSession
-            out.write_text(json.dumps({"began": began, "wall": wall, "cpu": cpu}))
+            seen = {"began": began, "starts": starts, "wall": wall, "cpu": cpu}
+            out.write_text(json.dumps(seen))
 
     return run
 
@@ -133,6 +135,11 @@ def main() -> None:
         "num_steps": len(wall),
         "steps_per_s": (len(wall) - 1) / (wall[-1] - wall[0]),
         "median_step_s": statistics.median(b - a for a, b in pairwise(wall)),
+        # Of the seconds after the first step, how much is the loop's and not a step's.
+        "share_between_steps": sum(
+            b - a for a, b in zip(wall[:-1], seen["starts"][1:], strict=True)
+        )
+        / (wall[-1] - wall[0]),
         "worker_cpu_s_per_step": (cpu[-1] - cpu[0]) / (len(cpu) - 1),
         "step_ends_s": [round(moment - STARTED, 4) for moment in wall],
         "start_up_s": {
