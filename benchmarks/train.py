@@ -4,10 +4,10 @@
     python benchmarks/train.py --trl-python PYTHON --work FOLDER --seconds 200   # until it is done
 
 PYTHON is an interpreter with trl 1.x beside this environment's packages. Every contender runs in a
-process of its own, one thread, in turn, `--rounds` times, with the same untrained base (5.3M
+process of its own, one thread, in turn, `--rounds` times, with the same untrained base (4.5M
 parameters, Llama's shape), the same sequences (lengths drawn so that 4 of them padded cost about
-1.4 times their tokens, as maths problems do) and settings. Settings of TRL that are not its best
-and what is beside the goals run in the first round alone. Fails when loss curves
+1.4 times their tokens, as maths problems do) and settings. Settings of TRL that are not its best,
+and what only memory is wanted of, run once. Fails when loss curves
 differ: a fast run that learns something else is not a result. Ratios are of processor seconds,
 medians of the rounds; wall seconds are beside them. Memory is what the processes have for
 themselves and, once, what they share, at its highest. With `--work` runs that are done are kept,
@@ -100,9 +100,9 @@ def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def contenders(
-    folder: Path, trl_python: str, *, is_first: bool = True
-) -> dict[str, list[list[str]]]:
-    """Name to the commands that run at the same time; some only in the first round."""
+    folder: Path, trl_python: str
+) -> tuple[dict[str, list[list[str]]], dict[str, list[list[str]]]]:
+    """Name to the commands that run at the same time: in every round, and once."""
     # About as many tokens at once as TRL's four sequences have.
     shared = {
         "folder": str(folder), "dropout": 0.0, "sequences_per_step": 16, "micro_batch_tokens": 1024,
@@ -136,18 +136,18 @@ def contenders(
         "solo intuitive_reasoner": [command("lorid", ROLES[0])],
         "solo knowledge_generator": [command("lorid", ROLES[1])],
         "fused": [command("lorid", *ROLES)],
-        "three processes": [command("lorid", role) for role in ROLES],
         "trl intuitive_reasoner": [padded(ROLES[0])],
         "trl knowledge_generator": [padded(ROLES[1])],
     }
     once = {
-        "lorid packed": [command("lorid", ROLES[2], tokens_per_step=4096)],
-        "trl padded, 16 x 1": [padded(ROLES[2], batch=16)],
-        "trl packed, 1024 x 4": [packed(1024)],
+        "three processes": [command("lorid", role) for role in ROLES],
         "trl three processes": [padded(role) for role in ROLES],
         "profile": [command("profile", *ROLES)],
+        "trl padded, 16 x 1": [padded(ROLES[2], batch=16)],
+        "trl packed, 1024 x 4": [packed(1024)],
+        "lorid packed": [command("lorid", ROLES[2], tokens_per_step=4096)],
     }
-    return always | once if is_first else always
+    return always, once
 
 
 def measure(
@@ -157,12 +157,11 @@ def measure(
     file, ends = folder / "runs.jsonl", time.monotonic() + seconds
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {(row["round"], row["name"]): row["run"] for row in rows}
-    wanted = {
-        (number, name): commands
-        for number in range(1, rounds + 1)
-        for name, commands in contenders(folder, trl_python, is_first=number == 1).items()
-        if not only or name in only
-    }
+    always, once = contenders(folder, trl_python)
+    wanted = {(number, name): always[name] for number in range(1, rounds + 1) for name in always}
+    wanted |= {(1, name): commands for name, commands in once.items()}
+    if only:
+        wanted = {key: commands for key, commands in wanted.items() if key[1] in only}
 
     def run(key: tuple[int, str]) -> None:
         if time.monotonic() > ends:

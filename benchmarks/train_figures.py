@@ -93,10 +93,6 @@ def summarize(found: Runs) -> dict[str, Any]:
             "fused run over three trl runs in turn, time": middle("fused", "process_cpu_s")
             / summed(TRL, "process_cpu_s"),
             "fused steps over three trl, time": middle("fused", "cpu_s") / summed(TRL, "cpu_s"),
-            "fused run over three processes at once, processor time": middle(
-                "fused", "process_cpu_s"
-            )
-            / middle("three processes", "process_cpu_s"),
             "fused over three processes, memory": middle("fused", "peak_mib")
             / middle("three processes", "peak_mib"),
             "fused over three trl processes, memory": middle("fused", "peak_mib")

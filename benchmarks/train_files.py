@@ -2,7 +2,7 @@
 
 made = make_files(folder, num_sequences=192)
 
-base/          a Llama of 5.3M parameters, and a tokenizer for TRL's sake
+base/          a Llama of 4.5M parameters, and a tokenizer for TRL's sake
 ROLE.json      each role's sequences in the order of training
 demo-base/     the same shape with the demo's tokenizer, for the runs on Ray
 store/         the demo's problems as a knowledge artifact, which those runs read
@@ -78,7 +78,7 @@ def _save_base(folder: Path, *, vocab_size: int) -> int:
     torch.manual_seed(0)
     base = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab_size, hidden_size=256, intermediate_size=688, num_hidden_layers=6,
+            vocab_size=vocab_size, hidden_size=256, intermediate_size=688, num_hidden_layers=5,
             num_attention_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
         )
     )  # fmt: skip
