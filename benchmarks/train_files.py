@@ -20,7 +20,7 @@ MEAN_TOKENS = {"intuitive_reasoner": 190, "knowledge_generator": 150, "deep_reas
 SIGMA = 0.35
 VOCAB_SIZE = 2048
 NUM_PROBLEMS_ON_RAY, NUM_STEPS_ON_RAY = 320, 20
-RANK, ALPHA, LEARNING_RATE, SEED = 64, 128.0, 1e-3, 1
+RANK, ALPHA, LEARNING_RATE, SEED = 64, 128, 1e-3, 1
 
 
 def make_files(folder: Path, *, num_sequences: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def config_on_ray(folder: Path) -> Any:
     config = demo()
     training = config.training.model_copy(
         update={
-            "rank": RANK, "alpha": ALPHA, "target_modules": ("q_proj", "v_proj"),
+            "rank": RANK, "alpha": float(ALPHA), "target_modules": ("q_proj", "v_proj"),
             "learning_rate": LEARNING_RATE, "sequences_per_step": 16, "trackers": (),
             "num_epochs": 16 * NUM_STEPS_ON_RAY / NUM_PROBLEMS_ON_RAY, "num_epochs_by_role": {},
             "checkpoint_every_steps": 10_000,
