@@ -19,7 +19,7 @@ ROLES = ("intuitive_reasoner", "knowledge_generator", "deep_reasoner")
 MEAN_TOKENS = {"intuitive_reasoner": 190, "knowledge_generator": 150, "deep_reasoner": 270}
 SIGMA = 0.35
 VOCAB_SIZE = 2048
-NUM_PROBLEMS_ON_RAY, NUM_STEPS_ON_RAY = 320, 20
+NUM_PROBLEMS_ON_RAY, NUM_STEPS_ON_RAY = 320, 16
 RANK, ALPHA, LEARNING_RATE, SEED = 64, 128, 1e-3, 1
 
 
