@@ -101,6 +101,10 @@ def summarize(found: Runs) -> dict[str, Any]:
             / middle("lorid", "peak_mib"),
             "on ray over plain loop, steps/s": middle("on ray", "steps_per_s")
             / middle("plain loop", "steps_per_s"),
+            "plain loop over on ray, processor time of a step": middle(
+                "plain loop", "worker_cpu_s_per_step"
+            )
+            / middle("on ray", "worker_cpu_s_per_step"),
         },
         "on_ray": _on_ray(found),
     }
