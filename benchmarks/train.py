@@ -39,7 +39,7 @@ NOT_DONE = 3
 
 
 class MemoryWatch(threading.Thread):
-    """The most memory of the processes together, ten times a second."""
+    """The most memory of the processes together, looked at four times a second."""
 
     def __init__(self, pids: list[int]) -> None:
         super().__init__(daemon=True)
@@ -48,7 +48,7 @@ class MemoryWatch(threading.Thread):
 
     def run(self) -> None:
         """Until `ended` is set."""
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.25):
             own = shared = 0
             for process in self.processes:
                 try:
