@@ -151,9 +151,19 @@ def contenders(
 
 
 def measure(
-    folder: Path, trl_python: str, *, rounds: int, only: list[str], seconds: float, at_once: int
+    folder: Path,
+    trl_python: str,
+    *,
+    rounds: int,
+    only: list[str],
+    seconds: float,
+    at_once: int,
+    is_enough: bool,
 ) -> Runs | None:
-    """Every contender in turn, round by round; None when the time is over before that."""
+    """Every contender in turn, round by round; None when the time is over before that.
+
+    With `is_enough` one run of each will do.
+    """
     file, ends = folder / "runs.jsonl", time.monotonic() + seconds
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {(row["round"], row["name"]): row["run"] for row in rows}
@@ -173,12 +183,12 @@ def measure(
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(run, [key for key in wanted if key not in done]))
-    if any(key not in done for key in wanted):
-        return None
-    found: Runs = {}
+    found: Runs = {name: [] for _, name in wanted}
     for number, name in wanted:
-        found.setdefault(name, []).append(done[number, name])
-    return found
+        if (number, name) in done:
+            found[name].append(done[number, name])
+    is_whole = all(key in done for key in wanted)
+    return found if is_whole or (is_enough and all(found.values())) else None
 
 
 def _said(run: dict[str, Any]) -> str:
@@ -200,6 +210,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep files and runs here, and go on from them")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--as-it-is", action="store_true", help="write what is done when --seconds are over"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
@@ -211,6 +224,7 @@ def main() -> None:
             only=args.only,
             seconds=args.seconds,
             at_once=args.at_once,
+            is_enough=args.as_it_is,
         )
     if found is None:
         print("not done: the same command with the same --work goes on")

@@ -75,6 +75,7 @@ def summarize(found: Runs) -> dict[str, Any]:
     }
     loads = [run["load_average"] for runs in found.values() for run in runs]
     return {
+        "num_runs": {name: len(runs) for name, runs in found.items()},
         "load_average": {"median": statistics.median(loads), "highest": max(loads)},
         "supervised_tokens_per_cpu_s": {name: round(rate) for name, rate in rates.items()},
         "supervised_tokens_per_wall_s": {
@@ -112,7 +113,7 @@ def summarize(found: Runs) -> dict[str, Any]:
 
 def _on_ray(found: Runs) -> dict[str, Any]:
     """Each round's ratio, and the start-up of both: seconds since the process began."""
-    pairs = zip(found["on ray"], found["plain loop"], strict=True)
+    pairs = zip(found["on ray"], found["plain loop"], strict=False)
 
     def middle(name: str, key: str) -> float:
         return statistics.median(run[key] for run in found[name])
