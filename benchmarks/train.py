@@ -1,89 +1,45 @@
-"""Training, side by side: lorid, PEFT with TRL's SFTTrainer, one role, three, and three fused.
+"""Training, side by side: lorid, PEFT with TRL's SFTTrainer, one role, three, three fused, and Ray.
 
     python benchmarks/train.py --trl-python PYTHON [--rounds 3]
+    python benchmarks/train.py --trl-python PYTHON --work FOLDER --seconds 200   # until it is done
 
 PYTHON is an interpreter with trl 1.x beside this environment's packages. Every contender runs in a
-process of its own, one thread, in turn, `--rounds` times, with the same untrained base (5.5M
+process of its own, one thread, in turn, `--rounds` times, with the same untrained base (4.5M
 parameters, Llama's shape), the same sequences (lengths drawn so that 4 of them padded cost about
-1.35 times their tokens, as maths problems do) and settings. Fails when the loss curves differ:
-a fast run that learns something else is not a result. Ratios are of processor seconds a supervised
-token, medians of the rounds; wall seconds are beside them. Memory is the proportional set size
-(shared pages counted once), at its highest.
+1.4 times their tokens, as maths problems do) and settings. Settings of TRL that are not its best,
+and what only memory is wanted of, run once. Fails when loss curves
+differ: a fast run that learns something else is not a result. Ratios are of processor seconds,
+medians of the rounds; wall seconds are beside them. Memory is what the processes have for
+themselves and, once, what they share, at its highest. With `--work` runs that are done are kept,
+and `--seconds` starts none when so many have passed: the same command goes on. `--at-once 2` has
+two runs of a round under way, on a machine that is busy anyway.
 """
 
 import argparse
 import json
 import os
-import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 from result_file import write_result
+from train_figures import Runs, check, summarize
+from train_files import ROLES, make_files
 
-ROLES = ("intuitive_reasoner", "knowledge_generator", "deep_reasoner")
-# Mean lengths of the roles' sequences on GSM8K are near these; spread as in a log-normal.
-MEAN_TOKENS = {"intuitive_reasoner": 190, "knowledge_generator": 150, "deep_reasoner": 270}
-SIGMA = 0.35
-VOCAB_SIZE = 2048
 CONTENDERS = Path(__file__).with_name("train_contenders.py")
-TOLERANCE = 1e-4
-
-
-def make_files(folder: Path, *, num_sequences: int) -> dict[str, Any]:
-    """The base, a tokenizer for TRL, and each role's sequences in the order of training."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    base = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=688, num_hidden_layers=6,
-            num_attention_heads=4, max_position_embeddings=1024, tie_word_embeddings=True,
-        )
-    )  # fmt: skip
-    base.save_pretrained(folder / "base")
-    words = {"<pad>": 0, "</s>": 1, "<unk>": 2}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")),
-        pad_token="<pad>", eos_token="</s>", unk_token="<unk>",
-    )  # fmt: skip
-    tokenizer.save_pretrained(folder / "base")
-    waste = {}
-    for number, role in enumerate(ROLES):
-        rng = random.Random(number)
-        rows = [_row(rng, MEAN_TOKENS[role]) for _ in range(num_sequences)]
-        waste[role] = _padding_ratio([len(row["input_ids"]) for row in rows])
-        (folder / f"{role}.json").write_text(json.dumps(rows))
-    return {"num_parameters": base.num_parameters(), "padded_over_real_tokens": waste}
-
-
-def _row(rng: random.Random, mean: int) -> dict[str, list[int]]:
-    length = min(1000, max(24, round(mean * rng.lognormvariate(-(SIGMA**2) / 2, SIGMA))))
-    # Each token follows from the last two, so that there is something to learn.
-    ids = [rng.randrange(3, 300), rng.randrange(3, 300)]
-    while len(ids) < length:
-        ids.append(
-            3 + (ids[-1] * 7 + ids[-2]) % 300 if rng.random() < 0.9 else rng.randrange(3, 300)
-        )
-    return {"input_ids": ids, "labels": [-100] * (length * 2 // 5) + ids[length * 2 // 5 :]}
-
-
-def _padding_ratio(lengths: list[int], per_batch: int = 4) -> float:
-    groups = [lengths[i : i + per_batch] for i in range(0, len(lengths), per_batch)]
-    return round(sum(max(g) * len(g) for g in groups) / sum(lengths), 3)
+ON_RAY = Path(__file__).with_name("train_on_ray.py")
+SUMMED = ("cpu_s", "wall_s", "supervised_tokens", "process_cpu_s")
+NOT_DONE = 3
 
 
 class MemoryWatch(threading.Thread):
-    """The highest sum of the processes' proportional set sizes, ten times a second."""
+    """The most memory of the processes together, looked at four times a second."""
 
     def __init__(self, pids: list[int]) -> None:
         super().__init__(daemon=True)
@@ -92,18 +48,21 @@ class MemoryWatch(threading.Thread):
 
     def run(self) -> None:
         """Until `ended` is set."""
-        while not self.ended.wait(0.1):
-            total = 0
+        while not self.ended.wait(0.25):
+            own = shared = 0
             for process in self.processes:
                 try:
-                    total += process.memory_full_info().pss
+                    found = process.memory_full_info()
                 except psutil.Error:
                     continue
-            self.peak = max(self.peak, total)
+                own += found.uss
+                # Libraries' pages: not a share of them, which depends on who else has loaded them.
+                shared = max(shared, found.rss - found.uss)
+            self.peak = max(self.peak, own + shared)
 
 
-def run_all(commands: list[list[str]]) -> tuple[list[dict[str, Any]], int, float]:
-    """Run processes at the same time; their results, their peak memory together, wall seconds."""
+def run_all(commands: list[list[str]]) -> dict[str, Any]:
+    """Run processes at the same time: their results as one, their peak memory together."""
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": str(CONTENDERS.parents[1]), "HF_HUB_OFFLINE": "1",
@@ -125,156 +84,120 @@ def run_all(commands: list[list[str]]) -> tuple[list[dict[str, Any]], int, float
         if process.returncode or not lines:
             raise SystemExit(f"a contender ended with {process.returncode}:\n{err[-3000:]}")
         results.append(json.loads(lines[0].removeprefix("RESULT ")))
-    return results, watch.peak, time.monotonic() - started
-
-
-def command_of(python: str, kind: str, settings: dict[str, Any]) -> list[str]:
-    """How a contender is started."""
-    return [python, str(CONTENDERS), kind, json.dumps(settings)]
-
-
-def contenders(folder: Path, trl_python: str) -> dict[str, list[list[str]]]:
-    """Name to the commands that run at the same time."""
-    shared = {"folder": str(folder), "dropout": 0.0, "sequences_per_step": 16}
-    # About as many tokens at once as TRL's four sequences have.
-    shared["micro_batch_tokens"] = 1024
-    trl = {**shared, "roles": [ROLES[2]], "max_length": 1024, "packing": False}
-
-    def lorid(*roles: str, **more: Any) -> list[str]:
-        return command_of(sys.executable, "lorid", {**shared, "roles": list(roles), **more})
-
     return {
-        "lorid": [lorid(ROLES[2])],
-        "trl padded, 4 x 4": [command_of(trl_python, "trl", {**trl, "batch": 4, "accumulate": 4})],
-        "trl padded, 16 x 1": [
-            command_of(trl_python, "trl", {**trl, "batch": 16, "accumulate": 1})
-        ],
-        "trl packed, 1024 x 4": [
-            command_of(trl_python, "trl", {**trl, "packing": True, "batch": 1, "accumulate": 4})
-        ],
-        "trl packed, 512 x 8": [
-            command_of(
-                trl_python,
-                "trl",
-                {**trl, "packing": True, "max_length": 512, "batch": 1, "accumulate": 8},
-            )
-        ],
-        "lorid packed": [lorid(ROLES[2], tokens_per_step=4096)],
-        "solo intuitive_reasoner": [lorid(ROLES[0])],
-        "solo knowledge_generator": [lorid(ROLES[1])],
-        "fused": [lorid(*ROLES)],
-        "three processes": [lorid(role) for role in ROLES],
+        **_merged(results),
+        "run_wall_s": round(time.monotonic() - started, 3),
+        "peak_mib": round(watch.peak / 1024**2, 1),
+        "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
+    if "losses" not in results[0]:
+        return results[0]
+    losses = {role: curve for one in results for role, curve in one["losses"].items()}
+    return {"losses": losses, **{key: sum(one[key] for one in results) for key in SUMMED}}
+
+
+def contenders(
+    folder: Path, trl_python: str
+) -> tuple[dict[str, list[list[str]]], dict[str, list[list[str]]]]:
+    """Name to the commands that run at the same time: in every round, and once."""
+    # About as many tokens at once as TRL's four sequences have.
+    shared = {
+        "folder": str(folder), "dropout": 0.0, "sequences_per_step": 16, "micro_batch_tokens": 1024,
+    }  # fmt: skip
+
+    def command(kind: str, *roles: str, **more: Any) -> list[str]:
+        python = trl_python if kind == "trl" else sys.executable
+        return [
+            python, str(CONTENDERS), kind, json.dumps({**shared, "roles": list(roles), **more})
+        ]  # fmt: skip
+
+    def padded(role: str, *, batch: int = 4) -> list[str]:
+        return command(
+            "trl", role, batch=batch, accumulate=16 // batch, max_length=1024, packing=False
+        )
+
+    def packed(length: int) -> list[str]:
+        return command(
+            "trl", ROLES[2], batch=1, accumulate=4096 // length, max_length=length, packing=True
+        )
+
+    def on_ray(kind: str) -> list[str]:
+        return [sys.executable, str(ON_RAY), kind, json.dumps({"folder": str(folder)})]
+
+    always = {
+        "plain loop": [on_ray("plain")],
+        "on ray": [on_ray("ray")],
+        "lorid": [command("lorid", ROLES[2])],
+        "trl padded, 4 x 4": [padded(ROLES[2])],
+        "trl packed, 512 x 8": [packed(512)],
+        "solo intuitive_reasoner": [command("lorid", ROLES[0])],
+        "solo knowledge_generator": [command("lorid", ROLES[1])],
+        "fused": [command("lorid", *ROLES)],
+        "trl intuitive_reasoner": [padded(ROLES[0])],
+        "trl knowledge_generator": [padded(ROLES[1])],
+    }
+    once = {
+        "three processes": [command("lorid", role) for role in ROLES],
+        "trl three processes": [padded(role) for role in ROLES],
+        "profile": [command("profile", *ROLES)],
+        "trl padded, 16 x 1": [padded(ROLES[2], batch=16)],
+        "trl packed, 1024 x 4": [packed(1024)],
+        "lorid packed": [command("lorid", ROLES[2], tokens_per_step=4096)],
+    }
+    return always, once
 
 
 def measure(
-    folder: Path, trl_python: str, *, rounds: int, only: list[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Every contender `rounds` times, in turn."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for number in range(rounds):
-        for name, commands in contenders(folder, trl_python).items():
-            if only and name not in only:
-                continue
-            results, peak, wall = run_all(commands)
-            merged = {
-                "losses": {role: curve for one in results for role, curve in one["losses"].items()},
-                "peak_mib": round(peak / 1024**2, 1),
-                "run_wall_s": wall,
-                **{
-                    key: sum(one[key] for one in results)
-                    for key in ("cpu_s", "wall_s", "supervised_tokens", "process_cpu_s")
-                },
-            }
-            found.setdefault(name, []).append(merged)
-            rate = merged["supervised_tokens"] / merged["cpu_s"]
-            print(
-                f"round {number + 1}  {name:<26} {rate:8,.0f} supervised tokens a CPU second  "
-                f"{merged['cpu_s']:.2f} s in {merged['supervised_tokens']:,}  "
-                f"{merged['process_cpu_s']:.1f} s in all  {merged['peak_mib']:,.0f} MiB",
-                flush=True,
-            )
-    return found
+    folder: Path,
+    trl_python: str,
+    *,
+    rounds: int,
+    only: list[str],
+    seconds: float,
+    at_once: int,
+    is_enough: bool,
+) -> Runs | None:
+    """Every contender in turn, round by round; None when the time is over before that.
 
-
-def summarize(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians, and the ratios that the goals are about."""
-    rates = {
-        name: statistics.median(one["supervised_tokens"] / one["cpu_s"] for one in runs)
-        for name, runs in found.items()
-    }
-
-    def middle(name: str, key: str) -> float:
-        return statistics.median(one[key] for one in found[name])
-
-    solo = ("solo intuitive_reasoner", "solo knowledge_generator", "lorid")
-    best = {
-        kind: max(rate for name, rate in rates.items() if name.startswith(f"trl {kind}"))
-        for kind in ("padded", "packed")
-    }
-    return {
-        "supervised_tokens_per_cpu_s": {name: round(rate) for name, rate in rates.items()},
-        "supervised_tokens_per_wall_s": {
-            name: round(statistics.median(one["supervised_tokens"] / one["wall_s"] for one in runs))
-            for name, runs in found.items()
-            if name != "three processes"
-        },
-        "peak_mib": {name: middle(name, "peak_mib") for name in found},
-        "ratios": {
-            "lorid over trl padded": rates["lorid"] / best["padded"],
-            "lorid over trl packed": rates["lorid"] / best["packed"],
-            "lorid packed over trl packed": rates["lorid packed"] / best["packed"],
-            "fused steps over three solo, time": middle("fused", "cpu_s")
-            / sum(middle(name, "cpu_s") for name in solo),
-            "fused run over three solo runs in turn, time": middle("fused", "process_cpu_s")
-            / sum(middle(name, "process_cpu_s") for name in solo),
-            "fused over three processes, memory": middle("fused", "peak_mib")
-            / middle("three processes", "peak_mib"),
-            "fused over one solo, memory": middle("fused", "peak_mib")
-            / middle("lorid", "peak_mib"),
-        },
-    }
-
-
-def check(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """The loss curves agree; returns by how much at most they differ.
-
-    Raises:
-        SystemExit: they do not.
+    With `is_enough` one run of each will do.
     """
-    lorid = found["lorid"][0]["losses"]
+    file, ends = folder / "runs.jsonl", time.monotonic() + seconds
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(row["round"], row["name"]): row["run"] for row in rows}
+    always, once = contenders(folder, trl_python)
+    wanted = {(number, name): always[name] for number in range(1, rounds + 1) for name in always}
+    wanted |= {(1, name): commands for name, commands in once.items()}
+    if only:
+        wanted = {key: commands for key, commands in wanted.items() if key[1] in only}
 
-    def apart(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
-        pairs = [
-            (a, b)
-            for role in one
-            if role in other
-            for a, b in zip(one[role], other[role], strict=True)
-        ]
-        return max(abs(a - b) for a, b in pairs)
+    def run(key: tuple[int, str]) -> None:
+        if time.monotonic() > ends:
+            return
+        done[key] = run_all(wanted[key])
+        with file.open("a") as out:
+            out.write(json.dumps({"round": key[0], "name": key[1], "run": done[key]}) + "\n")
+        print(f"round {key[0]}  {key[1]:<26} {_said(done[key])}", flush=True)
 
-    gaps = {
-        name: apart(lorid, found[name][0]["losses"])
-        for name in ("trl padded, 4 x 4", "trl padded, 16 x 1", "fused", "three processes")
-    }
-    for role, name in (
-        (ROLES[0], "solo intuitive_reasoner"),
-        (ROLES[1], "solo knowledge_generator"),
-    ):
-        gaps[f"fused, {role}"] = apart(
-            found[name][0]["losses"], {role: found["fused"][0]["losses"][role]}
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(run, [key for key in wanted if key not in done]))
+    found: Runs = {name: [] for _, name in wanted}
+    for number, name in wanted:
+        if (number, name) in done:
+            found[name].append(done[number, name])
+    is_whole = all(key in done for key in wanted)
+    return found if is_whole or (is_enough and all(found.values())) else None
+
+
+def _said(run: dict[str, Any]) -> str:
+    if "losses" in run:
+        return (
+            f"{run['supervised_tokens'] / run['cpu_s']:8,.0f} supervised tokens a CPU second  "
+            f"{run['process_cpu_s']:.1f} s in all  {run['peak_mib']:,.0f} MiB"
         )
-    wrong = {name: gap for name, gap in gaps.items() if gap > TOLERANCE}
-    if wrong:
-        raise SystemExit(f"the loss curves differ by more than {TOLERANCE}: {wrong}")
-    # Packing puts other sequences into a step: the same data must end at about the same loss.
-    ends = {
-        name: statistics.mean(next(iter(found[name][0]["losses"].values()))[-3:])
-        for name in ("lorid", "lorid packed", "trl packed, 1024 x 4")
-    }
-    if max(ends.values()) - min(ends.values()) > 0.25:
-        raise SystemExit(f"packed runs end elsewhere: {ends}")
-    return gaps
+    return json.dumps({k: v for k, v in run.items() if k not in ("step_ends_s", "adapter_sha256")})
 
 
 def main() -> None:
@@ -284,12 +207,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--num-sequences", type=int, default=192)
     parser.add_argument("--only", action="append", default=[], help="contenders to try; no result")
+    parser.add_argument("--work", type=Path, help="keep files and runs here, and go on from them")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no run after")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
+    parser.add_argument(
+        "--as-it-is", action="store_true", help="write what is done when --seconds are over"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        made = make_files(folder, num_sequences=args.num_sequences)
-        print(made)
-        found = measure(folder, args.trl_python, rounds=args.rounds, only=args.only)
+        folder = args.work or Path(temporary)
+        made = _made(folder, num_sequences=args.num_sequences)
+        found = measure(
+            folder,
+            args.trl_python,
+            rounds=args.rounds,
+            only=args.only,
+            seconds=args.seconds,
+            at_once=args.at_once,
+            is_enough=args.as_it_is,
+        )
+    if found is None:
+        print("not done: the same command with the same --work goes on")
+        raise SystemExit(NOT_DONE)
     if args.only:
         return
     gaps = check(found)
@@ -302,11 +241,21 @@ def main() -> None:
         "train",
         figures,
         command="python benchmarks/train.py --trl-python PYTHON "
-        f"--rounds {args.rounds} --num-sequences {args.num_sequences}",
-        packages=("torch", "transformers", "peft"),
+        f"--rounds {args.rounds} --num-sequences {args.num_sequences} --at-once {args.at_once}",
+        packages=("torch", "transformers", "peft", "ray"),
         versions={"trl": asked.stdout.split()[-1]},
     )
     print(file, json.dumps(figures["ratios"], indent=1))
+
+
+def _made(folder: Path, *, num_sequences: int) -> dict[str, Any]:
+    file = folder / "made.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(make_files(folder, num_sequences=num_sequences)))
+    made = json.loads(file.read_text())
+    print(made, flush=True)
+    return made
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Prints one JSON line: losses by role and step, processor and wall seconds of the steps after the
 first, tokens in them, and seconds and processor seconds of the whole process. The same base,
-sequences, order, settings and seed for every contender.
+sequences, order, settings and seed for every contender. `profile` says instead what one step of a
+role, and of three fused, spends its time on.
 """
 
 import json
@@ -14,9 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from train_files import ALPHA, LEARNING_RATE, RANK, SEED
+
 STARTED = time.monotonic()
-SEED = 1
-RANK, ALPHA, LEARNING_RATE = 64, 128, 1e-3
+# Which of torch's operations are what; all others are element by element, or move data.
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")
+ATTENTION = "aten::_scaled_dot_product"
 
 
 def read_rows(folder: Path, role: str) -> list[dict[str, Any]]:
@@ -67,7 +71,7 @@ def placed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[index] for index in range(len(rows))]
 
 
-def run_lorid(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def session_of(folder: Path, settings: dict[str, Any]) -> Any:
     """Solo with one role, fused with several."""
     import torch
 
@@ -80,8 +84,12 @@ def run_lorid(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         for role in settings["roles"]
     }
     config = config_of(folder, settings)
-    session = TrainingSession(config, examples=examples, device=torch.device("cpu"))
-    watch = Watch()
+    return TrainingSession(config, examples=examples, device=torch.device("cpu"))
+
+
+def run_lorid(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Every step of the session."""
+    session, watch = session_of(folder, settings), Watch()
     while session.is_active:
         session.train_step()
         watch.step_ended()
@@ -125,7 +133,8 @@ def run_trl(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         processing_class=AutoTokenizer.from_pretrained(folder / "base"),
         callbacks=[Steps()],
         args=SFTConfig(
-            output_dir=str(folder / "trl"), per_device_train_batch_size=settings["batch"],
+            output_dir=str(folder / f"trl-{role}-{os.getpid()}"),
+            per_device_train_batch_size=settings["batch"],
             gradient_accumulation_steps=settings["accumulate"], num_train_epochs=1,
             learning_rate=LEARNING_RATE, warmup_steps=0, lr_scheduler_type="cosine",
             weight_decay=0.0, max_grad_norm=1.0, logging_steps=1, report_to=[], use_cpu=True,
@@ -153,12 +162,65 @@ def run_trl(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def run_profile(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where the time of a step goes: shares of it, solo and fused, and the rate of products."""
+    solo = {**settings, "roles": settings["roles"][-1:]}
+    return {"solo": _profiled(folder, solo), "fused": _profiled(folder, settings)} | {
+        "product_gflops_alone": _rate_of_products()
+    }
+
+
+def _profiled(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
+    from torch.profiler import ProfilerActivity, profile
+
+    session = session_of(folder, settings)
+    session.train_step()
+    # The profiler costs time itself; what lies between operations is told from a step without it.
+    started = time.process_time()
+    session.train_step()
+    plain_s = time.process_time() - started
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as found:
+        session.train_step()
+    seconds = {"products": 0.0, "attention": 0.0, "others": 0.0}
+    flops = product_s = 0.0
+    for event in found.key_averages():
+        kind = "others"
+        if event.key in PRODUCTS:
+            kind = "products"
+        elif event.key.startswith(ATTENTION):
+            kind = "attention"
+        seconds[kind] += event.self_cpu_time_total / 1e6
+        if event.key == "aten::mm":
+            flops, product_s = event.flops, event.self_cpu_time_total / 1e6
+    total = sum(seconds.values())
+    return {
+        "step_s": round(plain_s, 3),
+        "profiled_s": round(total, 3),
+        **{f"{kind}_share": round(spent / total, 3) for kind, spent in seconds.items()},
+        "product_gflops": round(flops / product_s / 1e9, 1),
+    }
+
+
+def _rate_of_products() -> float:
+    """What one thread reaches in a product of the model's shapes alone, in 1e9 operations/s."""
+    import torch
+
+    rows, wide = torch.randn(1024, 256), torch.randn(256, 688)
+    started, count = time.process_time(), 0
+    while time.process_time() - started < 1:
+        rows @ wide
+        count += 1
+    spent = time.process_time() - started
+    return round(2 * 1024 * 256 * 688 * count / spent / 1e9, 1)
+
+
 def main() -> None:
+    """Run what is asked for, and print the result."""
     import torch
 
     settings = json.loads(sys.argv[2])
     torch.set_num_threads(settings.get("num_threads", 1))
-    run = {"lorid": run_lorid, "trl": run_trl}[sys.argv[1]]
+    run = {"lorid": run_lorid, "trl": run_trl, "profile": run_profile}[sys.argv[1]]
     result = run(Path(settings["folder"]), settings)
     result["process_wall_s"] = time.monotonic() - STARTED
     result["process_cpu_s"] = time.process_time()

@@ -25,6 +25,7 @@ from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed.checkpoints import CheckpointSender, opened
+from lorid.distributed.lost_peers import losses_first
 from lorid.distributed.preemption import Notices
 from lorid.distributed.progress import StepPoster
 from lorid.errors import AdapterMismatch, TrainingError
@@ -57,7 +58,8 @@ def train_in_worker(settings: dict[str, Any]) -> None:
         if checkpoint is not None:
             with opened(checkpoint) as saved:
                 session.restore(saved)
-        _train_to_the_end(session, board=board, counts=counts)
+        with losses_first(ranks):
+            _train_to_the_end(session, board=board, counts=counts)
     except (TrainingError, AdapterMismatch) as error:
         # It would fail in the same way again: said, and not raised for Ray to retry.
         for role in roles:
