@@ -21,6 +21,7 @@ from lorid.method.signs import Kind
 from lorid.method.units import Unit, ratio_of_units, unit_of
 
 MAX_POWER_DIGITS = 3
+MAX_SPOKEN = 20
 ABOUT = Fraction(1, 20)
 ROUNDED = Fraction(1, 100)
 # Each unit as a number of one other unit of its kind, so that any two of a kind have a ratio.
@@ -104,6 +105,7 @@ def _texts(side: Side) -> Iterator[str]:
         yield "".join(_parts(side, is_tight=True))
     if any(sign.is_spoken and sign.kind is Kind.OPERATOR for sign in side.signs):
         yield _from_left(_parts(side))
+        yield _from_right(_parts(side))
 
 
 def _has_large_power(side: Side) -> bool:
@@ -153,15 +155,31 @@ def _relative(side: Side) -> str:
     return f"({''.join(parts[:-2])})(1{parts[-2]}{parts[-1]})"
 
 
+_STEPS = frozenset(("+", "-", "/", "^", "\\cdot "))
+
+
 def _from_left(parts: list[str]) -> str:
-    """`5 plus 3 times 2` as it is spoken."""
-    if any(part in ("(", "{", "\\frac") for part in parts) or len(parts) > 20:
+    """`5 plus 3 times 2` as it is spoken: 16."""
+    if not _is_flat(parts):
         return "".join(parts)
     text = ""
     for place, part in enumerate(parts):
-        is_operator = part in ("+", "-", "/", "^", "\\cdot ")
-        text = f"({text}){part}" if is_operator and place else text + part
+        text = f"({text}){part}" if part in _STEPS and place else text + part
     return text
+
+
+def _from_right(parts: list[str]) -> str:
+    """`12 divided by 2 + 1` as it may be meant: 4."""
+    if not _is_flat(parts):
+        return "".join(parts)
+    text = ""
+    for part in reversed(parts):
+        text = f"{part}({text})" if part in _STEPS else part + text
+    return text
+
+
+def _is_flat(parts: list[str]) -> bool:
+    return len(parts) <= MAX_SPOKEN and not any(part in ("(", "{", "\\frac") for part in parts)
 
 
 def _factor(words: tuple[str, ...]) -> Fraction:
@@ -202,7 +220,7 @@ class _Nearness:
     """Equal, or equal once rounded to what is shown."""
 
     def __init__(self, left: Side, right: Side, *, rounding: Rounding) -> None:
-        self.slack = [one for one in (_shown(left), _shown(right)) if one is not None]
+        self.shown = _last_place(left), _last_place(right)
         is_rough = any("." in sign.text for side in (left, right) for sign in side.signs)
         both = left.has_operator and right.has_operator
         self.rounding = rounding
@@ -218,19 +236,27 @@ class _Nearness:
         is_whole = one.denominator == other.denominator == 1
         if self.rounding is not Rounding.SHOWN and not is_whole and gap < 1:
             return True
-        return any(gap < slack for slack in self.slack)
+        return _is_rounded(other, one, self.shown[0]) or _is_rounded(one, other, self.shown[1])
 
 
-def _shown(side: Side) -> Fraction | None:
-    """How far the exact value may lie from a single number with these digits."""
-    if side.has_operator:
+def _is_rounded(exact: Fraction, shown: Fraction, last_place: Fraction | None) -> bool:
+    """Whether `shown` is the exact value with fewer places: rounded, or with places cut off."""
+    if last_place is None:
+        return False
+    gap = abs(exact - shown)
+    is_cut = last_place < 1 and abs(shown) < abs(exact) and gap < last_place
+    return is_cut or 2 * gap <= last_place
+
+
+def _last_place(side: Side) -> Fraction | None:
+    """What a step of the last digit of a single number is worth; None for anything else."""
+    numbers = [sign.text for sign in side.signs if sign.kind is Kind.NUMBER]
+    is_single = len(numbers) == 1 and not side.has_operator and "/" not in numbers[0]
+    if not is_single:
         return None
     is_percent = any(sign.kind is Kind.PERCENT for sign in side.signs)
-    text = next((sign.text for sign in side.signs if sign.kind is Kind.NUMBER), "")
-    places = len(text.partition(".")[2])
-    scale = Fraction(1, 100) if is_percent else Fraction(1)
-    # Without places the nearest integer; with them people also cut off.
-    return scale / 10**places if places else scale / 2 + Fraction(1, 10**12)
+    places = len(numbers[0].partition(".")[2]) + 2 * is_percent
+    return Fraction(1, 10**places)
 
 
 def _by_units(left: Side, right: Side, pairs: list[tuple[Fraction, Fraction]]) -> bool:

@@ -20,6 +20,7 @@ from lorid.method.signs import Kind, signs_of
 
 MAX_LINE_CHARS = 2000
 _EQUALS = re.compile(r"[=\u2248]|equal|\\approx|\\simeq")
+_REMAINDERS = re.compile(r"mod\b|\bmodulo\b|\\equiv|\u2261", re.IGNORECASE)
 _NOTE = re.compile(r"<<([^<>\n]{1,200})>>")
 _MARKER = re.compile(r"\s*(?:[-*\u2022+>]\s+|\(?(?:\d{1,2}|[a-zA-Z])[.)]\s+|#{1,6}\s+)+")
 _ABOUT = re.compile(r"approx|estimat|round|nearest|\u2248|simeq|\.\.\.|\u2026", re.IGNORECASE)
@@ -73,6 +74,8 @@ def claims_of(line: str) -> Iterator[Claim]:
 
 
 def _claims(line: str, *, rounding: Rounding) -> Iterator[Claim]:
+    if _REMAINDERS.search(line):
+        return
     sides = sides_of(signs_of(line))
     for left, right in pairwise(sides):
         is_pair = left.precedes and right.follows and right.index == left.index + 1

@@ -23,7 +23,7 @@ SHARES = _listed(
     """
     times twice double doubled triple tripled thrice half average mean median third thirds quarter
     quarters fourth fourths fifth fifths sixth seventh eighth ninth tenth tenths squared cubed root
-    square cube
+    square cube log ln sin cos tan sqrt mod modulo gcd lcm max min floor ceil abs choose
     """
 )
 # No units: what follows them is a new statement.
@@ -37,6 +37,7 @@ WHOLES = _listed("total cost length price amount number distance area profit sum
 # What alone between two numbers makes one statement of them: "1 in 4", "5 out of 20".
 PROPORTIONS = (["of"], ["in"], ["to"], ["by"], ["per"], ["or"], ["from"], ["out", "of"])
 # Behind a number: "2 and a half".
+POWERS = _listed("squared cubed factorial choose")
 PARTS = _listed("half third quarter")
 # Between an equal sign and its number: "is equal to about 5".
 LEADS = _listed(

@@ -17,6 +17,7 @@ from lorid.method.prose import (
     CONNECTS,
     LEADS,
     PARTS,
+    POWERS,
     PROPORTIONS,
     SHARES,
     WHOLES,
@@ -195,7 +196,7 @@ class _Reader:
         is_proportion = words in PROPORTIONS or words[-1:] == ["than"]
         self.close(ends=not is_mixed and not is_proportion)
         self.words = words
-        binds = not words or words[-1] in BINDS or words == ["or"]
+        binds = not words or is_mixed or words[-1] in BINDS or words == ["or"]
         if len(words) > 1 and words[-1] == "of":
             binds = words[-2] not in WHOLES
         if is_result and words[-1:] == ["and"]:
@@ -303,7 +304,7 @@ class _Reader:
         elif sign.text == "of" and self._is_share(following):
             self._append(Sign(Kind.OPERATOR, "*", sign.start, sign.end, is_spoken=True))
             self.wants_operand = True
-        elif sign.text == "remainder" or (sign.text in PARTS and len(self.unit) <= MAX_NEAR):
+        elif sign.text in POWERS or sign.text == "remainder" or (sign.text in PARTS and len(self.unit) <= MAX_NEAR):
             self._lose()
             self.words = [sign.text]
         elif len(self.unit) == MAX_UNIT_WORDS and not self.opened:
