@@ -304,7 +304,11 @@ class _Reader:
         elif sign.text == "of" and self._is_share(following):
             self._append(Sign(Kind.OPERATOR, "*", sign.start, sign.end, is_spoken=True))
             self.wants_operand = True
-        elif sign.text in POWERS or sign.text == "remainder" or (sign.text in PARTS and len(self.unit) <= MAX_NEAR):
+        elif (
+            sign.text in POWERS
+            or sign.text == "remainder"
+            or (sign.text in PARTS and len(self.unit) <= MAX_NEAR)
+        ):
             self._lose()
             self.words = [sign.text]
         elif len(self.unit) == MAX_UNIT_WORDS and not self.opened:

@@ -98,7 +98,7 @@ def _plain(found: re.Match[str]) -> str:
     if (inside := found["inside"]) is not None:
         return inside.rjust(size - 1) + " "
     sign = {"times": "*", "over": "/", "about": "\u2248", "percent": "%", "frac": _FRACTION_MARK}
-    return sign.get(str(found.lastgroup), " ").rjust(size)
+    return sign.get(str(found.lastgroup), " ").ljust(size)
 
 
 def signs_of(line: str) -> list[Sign]:
