@@ -33,7 +33,7 @@ MAX_ANSWER_CHARS = 200
 MAX_NUMBERS = 12
 # Of one rule alone: how many rules there are, and that they differ, is no matter here.
 _LIMITS = GateLimits(min_rules=1, max_rule_chars=MAX_RULE_CHARS)
-_MARKER = re.compile(r"\s*(?:[-*\u2022>]|\(?\d{1,2}[.):])\s+")
+_MARKER = re.compile(r"^\s*(?:[-*\u2022>]|\(?\d{1,2}[.):])\s+")
 # "$a * b = a^b + b^a$": the question gives a sign a meaning of its own.
 _OWN_OPERATION = re.compile(r"[a-zA-Z]\s*(?:\*|\\ast|\\star|\\cdot|\\times)\s*[a-zA-Z]\)?\s*=")
 _SHOWS_WORK = re.compile(r"\n\s*\S|-->|####|\\boxed|<<")
