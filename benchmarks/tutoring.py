@@ -135,9 +135,9 @@ def accusations(rationales: list[str], *, split: str) -> dict[str, Any]:
     told: dict[int, Departure] = {}
     seconds: list[float] = []
     for number, rationale in enumerate(rationales):
-        began = time.perf_counter()
+        began = time.process_time()
         found = check_rationale(rationale)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
         found = found or check_rationale(without_notes(rationale))
         if found is not None:
             told[number] = found
@@ -154,8 +154,8 @@ def accusations(rationales: list[str], *, split: str) -> dict[str, Any]:
         "accused_claims": {
             n: f"line {one.line}: {one.claim} (exactly {one.expected})" for n, one in told.items()
         },
-        "median_ms": round(1000 * statistics.median(seconds), 3),
-        "p99_ms": round(1000 * statistics.quantiles(seconds, n=100)[98], 3),
+        "median_cpu_ms": round(1000 * statistics.median(seconds), 3),
+        "p99_cpu_ms": round(1000 * statistics.quantiles(seconds, n=100)[98], 3),
     }
 
 

@@ -86,6 +86,11 @@ def _claims(line: str, *, rounding: Rounding) -> Iterator[Claim]:
 def _is_arithmetic(left: Side, right: Side) -> bool:
     if not left.has_operator and not _is_plain(left, right):
         return False
+    # "48 = 100% + 20%": of what, is said elsewhere.
+    if not _has_percent(left) and _is_of_percentages(right):
+        return False
+    if not _has_percent(right) and _is_of_percentages(left):
+        return False
     if _is_share(left) and values_of(right)[:1] >= [Fraction(1)]:
         return False
     # "5 apples + 3 pears = 5 * 2 + 3 * 1": the words stand for prices.
@@ -97,8 +102,18 @@ def _is_arithmetic(left: Side, right: Side) -> bool:
 
 def _is_plain(left: Side, right: Side) -> bool:
     """`15 = 3 * 5`; not "1% = 15 / 3", and not "age in 5 years = 10 + 5"."""
-    has_percent = left.signs[-1].kind is Kind.PERCENT
-    return left.is_alone and not left.has_units and not has_percent and right.has_operator
+    is_bare = left.is_alone and not left.has_units and not _has_percent(left)
+    return is_bare and right.has_operator
+
+
+def _has_percent(side: Side) -> bool:
+    return any(sign.kind is Kind.PERCENT for sign in side.signs)
+
+
+def _is_of_percentages(side: Side) -> bool:
+    kinds = [sign.kind for sign in side.signs]
+    numbers = [at for at, kind in enumerate(kinds) if kind is Kind.NUMBER]
+    return all(kinds[at + 1 : at + 2] == [Kind.PERCENT] for at in numbers)
 
 
 def _is_share(left: Side) -> bool:

@@ -173,11 +173,10 @@ class _Reader:
         if not self.run.signs:
             self._begin(sign)
         elif not self.wants_operand:
-            if self.unit or sign.kind is Kind.NUMBER:
-                self._next_run(sign)
-                return
-            # "2(3)" multiplies; after a percentage it does not.
-            if self.run.signs[-1].kind is Kind.PERCENT:
+            # "2(3)" multiplies, "20% (3)" and "4 (15 minutes)" do not.
+            is_product = self.last is not None and self.last.end == sign.start
+            is_product = is_product and self.run.signs[-1].kind is not Kind.PERCENT
+            if self.unit or sign.kind is Kind.NUMBER or not is_product:
                 self._next_run(sign)
                 return
         self._append(sign)

@@ -1,4 +1,4 @@
-"""What a tutor says with a verdict: where a submission departs, and a hint that keeps the answer."""
+"""What a tutor says with a verdict: where a submission departs, and a hint without the answer."""
 
 import pytest
 from scripting import TRIPLE, script, texts
