@@ -1,7 +1,7 @@
 r"""The claims of a line of reasoning: each equal sign between two stretches of arithmetic.
 
     [claim.text for claim in claims_of("She sold 48/2 = <<48/2=24>>24 clips in May.")]
-    # ["48/2 = 24 clips", "48/2=24"]
+    # ["48/2 = 24", "48/2 = 24"]: one in the words, one in the note
 
 GSM8K's notes for a calculator (`<<48/2=24>>`) are claims of their own. What is no arithmetic is no
 claim: equations with unknowns, statements such as "1 pack = 6 cans", sides that do not begin or
@@ -43,7 +43,7 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """The claim as written, with the units behind its numbers."""
+        """The claim as written."""
         return f"{_written(self.line, self.left)} = {_written(self.line, self.right)}"
 
     @property
@@ -126,7 +126,9 @@ def _is_share(left: Side) -> bool:
 
 def _written(line: str, side: Side) -> str:
     start, end = side.signs[0].start, side.signs[-1].end
-    return " ".join(line[start:end].split())
+    text = " ".join(line[start:end].split())
+    # In LaTeX a dollar opens mathematics.
+    return text.removeprefix("$") if "\\" in line else text
 
 
 def exact(side: Side) -> str:
