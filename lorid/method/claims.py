@@ -20,7 +20,7 @@ from lorid.method.signs import Kind, signs_of
 
 MAX_LINE_CHARS = 2000
 _EQUALS = re.compile(r"[=\u2248]|equal|\\approx|\\simeq")
-_REMAINDERS = re.compile(r"mod\b|\bmodulo\b|\\equiv|\u2261", re.IGNORECASE)
+_OTHER_NUMBERS = re.compile(r"mod\b|\bbase (?:\d|two\b)|\bmodulo\b|\\equiv|\u2261", re.IGNORECASE)
 _NOTE = re.compile(r"<<([^<>\n]{1,200})>>")
 _MARKER = re.compile(r"\s*(?:[-*\u2022+>]\s+|\(?(?:\d{1,2}|[a-zA-Z])[.)]\s+|#{1,6}\s+)+")
 _ABOUT = re.compile(r"approx|estimat|round|nearest|\u2248|simeq|\.\.\.|\u2026", re.IGNORECASE)
@@ -74,7 +74,7 @@ def claims_of(line: str) -> Iterator[Claim]:
 
 
 def _claims(line: str, *, rounding: Rounding) -> Iterator[Claim]:
-    if _REMAINDERS.search(line):
+    if _OTHER_NUMBERS.search(line):
         return
     sides = sides_of(signs_of(line))
     for left, right in pairwise(sides):
@@ -103,7 +103,7 @@ def _is_arithmetic(left: Side, right: Side) -> bool:
 def _is_plain(left: Side, right: Side) -> bool:
     """`15 = 3 * 5`; not "1% = 15 / 3", and not "age in 5 years = 10 + 5"."""
     is_bare = left.is_alone and not left.has_units and not _has_percent(left)
-    return is_bare and right.has_operator
+    return is_bare and right.has_operator and not _is_share(right)
 
 
 def _has_percent(side: Side) -> bool:

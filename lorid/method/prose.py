@@ -26,9 +26,12 @@ SHARES = _listed(
     square cube log ln sin cos tan sqrt mod modulo gcd lcm max min floor ceil abs choose
     """
 )
-# No units: what follows them is a new statement.
-CONNECTS = _listed(
-    "and or so then since because but while therefore thus hence if when where which meaning"
+# Behind a number these are no part of its unit: a new statement begins, or it was an ordinal.
+NO_UNITS = frozenset(NUMBER_WORDS) | _listed(
+    """
+    and or so then since because but while therefore thus hence if when where which meaning st nd
+    rd th
+    """
 )
 # A number behind one of these belongs to what stands before it: "3 rows of 4 + 2",
 BINDS = _listed("of to in at for with by per from the a than into as on about and")

@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from lorid.method.prose import (
     BINDS,
     CHANGES,
-    CONNECTS,
     LEADS,
+    NO_UNITS,
     PARTS,
     POWERS,
     PROPORTIONS,
     SHARES,
     WHOLES,
 )
-from lorid.method.quantities import NUMBER_WORDS
 from lorid.method.signs import Kind, Sign
 from lorid.method.units import unit_of
 
@@ -38,7 +37,7 @@ class Side:
 
     `units` holds the words behind the sign at a place of `signs`; `begins`, `ends` tell whether
     the ends are clear; `follows`, `precedes` whether an equal sign stands there; `is_alone` whether
-    no word stands before it.
+    neither word nor number stands before it.
     """
 
     index: int
@@ -88,7 +87,6 @@ class _Reader:
     def __init__(self) -> None:
         self.sides: list[Side] = []
         self.num_equals = 0
-        self.after: Sign | None = None
         self.words: list[str] = []
         self.last: Sign | None = None
         self.is_lost = False
@@ -214,7 +212,7 @@ class _Reader:
         led = self.num_equals > 0 and bool(self.words) and set(self.words) <= LEADS
         run.follows = is_at_once or (led and self._is_first())
         run.follows = run.follows and self.last is not None
-        run.is_alone = not self.words
+        run.is_alone = not self.words and self._is_first()
 
     def _touches(self, sign: Sign) -> bool:
         is_word = self.last is not None and self.last.kind in (Kind.WORD, Kind.UNKNOWN)
@@ -260,8 +258,10 @@ class _Reader:
                 self._append(sign)
             else:
                 self._lose()
+        elif sign.text == "^" and self.unit:
+            self.swallows_next = True  # "24 cm^2"
         elif has_operand:
-            if any(word in CONNECTS or word in NUMBER_WORDS for word in self.unit):
+            if any(word in NO_UNITS for word in self.unit):
                 self._lose()
                 return
             self._append(sign)
