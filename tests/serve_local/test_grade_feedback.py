@@ -1,8 +1,13 @@
 """What a tutor says with a verdict: where a submission departs, and a hint without the answer."""
 
+import asyncio
+import json
+
 import pytest
 from scripting import TRIPLE, script, texts
+from typer.testing import CliRunner
 
+from lorid.cli.app import app
 from lorid.client import Client
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import EngineError
@@ -92,8 +97,6 @@ def test_without_an_engine_the_verdict_stands_and_there_is_no_hint(endpoint):
 
 
 def test_a_hint_that_takes_too_long_costs_no_verdict(endpoint):
-    import asyncio
-
     async def dawdle(_):
         await asyncio.sleep(60)
         return RULES
@@ -119,6 +122,17 @@ def test_worked_solutions_are_judged_by_their_answer(endpoint, submission, refer
     item = {"id": "a", "submission": submission, "reference": reference}
     (result,) = grade(endpoint(ScriptedEngine({})), item)
     assert result["verdict"] == verdict
+
+
+def test_the_command_line_asks_for_feedback(served, tmp_path):
+    items, output = tmp_path / "items.jsonl", tmp_path / "graded.jsonl"
+    items.write_text(json.dumps({"question": QUESTION, **ITEMS[0]}) + "\n")
+    command = ["grade", str(items), "-o", str(output), "--url", served(engine()), "--feedback"]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    row = json.loads(output.read_text())
+    assert (row["verdict"], row["feedback"]["departure"]["line"]) == ("incorrect", 1)
+    assert row["feedback"]["hint"] == HARMLESS
 
 
 def test_the_client_asks_for_feedback_and_streams_it(served):
