@@ -11,7 +11,6 @@ end clearly. `lorid.method.departures` judges what is left.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 
 from lorid.method.arithmetic import Rounding, agree, values_of
@@ -91,7 +90,7 @@ def _is_arithmetic(left: Side, right: Side) -> bool:
         return False
     if not _has_percent(right) and _is_of_percentages(left):
         return False
-    if _is_share(left) and values_of(right)[:1] >= [Fraction(1)]:
+    if _is_share(left) and not any(value < 1 for value in values_of(right)[:1]):
         return False
     # "5 apples + 3 pears = 5 * 2 + 3 * 1": the words stand for prices.
     if left.has_units and right.has_operator and not right.has_units:
@@ -116,12 +115,12 @@ def _is_of_percentages(side: Side) -> bool:
     return all(kinds[at + 1 : at + 2] == [Kind.PERCENT] for at in numbers)
 
 
-def _is_share(left: Side) -> bool:
+def _is_share(side: Side) -> bool:
     """`3/4`, `1/2 cup`: of what, is said elsewhere: "3/4 = $15"."""
-    signs = left.signs
+    signs = side.signs
     if len(signs) != 3 or signs[1].text != "/":
         return signs[0].kind is Kind.FRACTION and signs[-1].kind is Kind.CLOSE
-    return len(signs[2].text) <= 2 and values_of(left)[:1] < [Fraction(1)]
+    return len(signs[2].text) <= 2 and any(value < 1 for value in values_of(side)[:1])
 
 
 def _written(line: str, side: Side) -> str:
