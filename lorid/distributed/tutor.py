@@ -70,9 +70,11 @@ def _drawn(transcript: Transcript | None) -> Sampled | None:
 
 
 def _secrets(item: GradeItem, transcript: Transcript | None) -> list[str]:
-    """What a hint must not tell: the reference, and the answer that was found."""
-    known = [item.reference, transcript.answer if transcript is not None else None]
-    return [answer_of(one) for one in known if one]
+    """What a hint must not tell: the reference, and every answer that was found."""
+    known = [item.reference]
+    for one in transcript.rounds if transcript is not None else ():
+        known += [side.answer for side in (one.intuitive, one.deep) if side is not None]
+    return list(dict.fromkeys(answer_of(one) for one in known if one))
 
 
 def _told(

@@ -71,6 +71,14 @@ def test_feedback_names_the_line_and_changes_no_verdict(endpoint):
     assert [notes[name]["hint"] for name in ("wrong", "checked", "right")] == [HARMLESS] * 3
 
 
+def test_without_agreement_no_side_s_answer_is_told(endpoint):
+    made = script(intuitive=texts("11"), deep=texts("12"))
+    made |= {Role.KNOWLEDGE_GENERATOR: [RULES + "\nA dozen of them are left."]}
+    (result,) = grade(endpoint(ScriptedEngine(made)), ITEMS[2], include_feedback=True)
+    assert result["verdict"] == "undecided"
+    assert result["feedback"]["hint"] == HARMLESS
+
+
 def test_comparing_draws_one_text_and_solving_none_beyond_its_rounds(endpoint):
     made = engine()
     client = endpoint(made)
