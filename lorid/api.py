@@ -156,12 +156,26 @@ class GradeRequest(HowToSolve):
                     ],
                     "seed": 7,
                 },
+                {
+                    "items": [
+                        {
+                            "id": "1",
+                            "question": QUESTION_EXAMPLE,
+                            "reference": "7",
+                            "submission": "5 are given away: 12 - 5 = 8\n--> 8",
+                        }
+                    ],
+                    "include_feedback": True,
+                },
             ]
         }
     )
 
     items: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_ITEMS)
     include_transcripts: bool = False
+    include_feedback: Annotated[
+        bool, Field(description="say where a submission departs, and give a hint")
+    ] = False
 
 
 class Transcript(Body):
@@ -169,6 +183,30 @@ class Transcript(Body):
 
     rounds: list[RoundBody]
     attempts: dict[str, Any]
+
+
+class DepartureBody(Body):
+    """The first line of a submission whose arithmetic does not hold.
+
+    `line` counts from 1; `claim` is `left = right` as written there, `expected` what it is exactly
+    (which is the answer itself when the last step fails).
+    """
+
+    line: int
+    text: str
+    claim: str
+    expected: str
+
+
+class Feedback(Body):
+    """What a tutor would say; it never changes a verdict.
+
+    `departure` is null when no arithmetic is found to be wrong. `hint` holds rules of the triple's
+    knowledge that do not give the answer away; there may be none.
+    """
+
+    departure: DepartureBody | None
+    hint: list[str]
 
 
 class GradeResult(Body):
@@ -190,6 +228,7 @@ class GradeResult(Body):
     error: str | None = None
     error_type: str | None = None
     transcript: Transcript | None = None
+    feedback: Feedback | None = None
 
 
 class GradeSummary(Body):

@@ -37,6 +37,7 @@ def grade_all(
     max_rounds: int | None = None,
     rule: str | None = None,
     include_transcripts: bool = False,
+    include_feedback: bool = False,
     items_per_request: int = MAX_ITEMS_PER_REQUEST,
     patience_s: float = PATIENCE_S,
     sleep: Callable[[float], None] = time.sleep,
@@ -52,6 +53,7 @@ def grade_all(
         "max_rounds": max_rounds,
         "rule": rule,
         "include_transcripts": include_transcripts,
+        "include_feedback": include_feedback,
     }
     batch = _Batch(client, options=options, patience_s=patience_s, sleep=sleep)
     for chunk in in_requests(items, items_per_request=items_per_request):

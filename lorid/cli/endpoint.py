@@ -66,6 +66,9 @@ def grade(
     url: Url = DEFAULT_URL,
     max_rounds: MaxRounds = None,
     seed: Seed = None,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="also where a submission departs, and a hint")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Grade a file of any size through the endpoint.
@@ -92,7 +95,10 @@ def grade(
         output.open("a", encoding="utf-8") as results,
         Progress("grade") as progress,
     ):
-        for row in grade_all(client, open_items, seed=seed, max_rounds=max_rounds):
+        rows = grade_all(
+            client, open_items, seed=seed, max_rounds=max_rounds, include_feedback=feedback
+        )
+        for row in rows:
             results.write(json_line(row))
             results.flush()
             verdicts[row["verdict"]] += 1

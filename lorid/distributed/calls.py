@@ -132,10 +132,17 @@ class Student(Calls):
         return await self.call("solve", request, is_item=is_item, trace=carrier())
 
     async def answer_alone(
-        self, question: str, role: str | None, seed: int | None, max_tokens: int | None
+        self,
+        question: str,
+        role: str | None,
+        seed: int | None,
+        max_tokens: int | None,
+        *,
+        is_item: bool = False,
     ) -> Answered[Sampled]:
         """One text of one role."""
-        return await self.call("answer_alone", question, role, seed, max_tokens, carrier())
+        arguments = (question, role, seed, max_tokens, carrier())
+        return await self.call("answer_alone", *arguments, is_item=is_item)
 
     async def solve_stream(
         self, request: SolveRequest

@@ -21,10 +21,12 @@ from lorid.distributed.admission import Admission
 from lorid.distributed.bodies import failure_of, rounds_body, sendable
 from lorid.distributed.calls import Student
 from lorid.distributed.metrics import Metrics
+from lorid.distributed.tutor import Tutor
 from lorid.method import feedback
 from lorid.method.equivalence import AnswerChecker, Verdict
 from lorid.method.problems import MAX_ID_CHARS
 from lorid.method.stopping import Outcome
+from lorid.method.tutoring import answer_of
 
 # Finished results that the client has not taken yet; a slow client slows its batch down.
 MAX_UNREAD = 64
@@ -47,6 +49,7 @@ class Grader:
         self.metrics, self.admission = metrics, admission
         self.max_items_in_flight = max_items_in_flight
         self.max_question_chars = max_question_chars
+        self.tutor = Tutor(student, metrics)
         self.slots = asyncio.Semaphore(max_items_in_flight)
 
     async def results(
@@ -94,11 +97,13 @@ class Grader:
                 if self.admission.is_draining:
                     return _failed(item_id, "draining", "this endpoint is going away; try again")
                 with self.metrics.items_inside.track_inprogress():
-                    return await self._grade(item_id, raw, body)
+                    return await self._grade(item_id, raw, body, deadline=deadline)
         except TimeoutError:
             return _failed(item_id, "deadline_exceeded", "not done by the request's deadline")
 
-    async def _grade(self, item_id: str, raw: dict[str, Any], body: GradeRequest) -> GradeResult:
+    async def _grade(
+        self, item_id: str, raw: dict[str, Any], body: GradeRequest, *, deadline: float
+    ) -> GradeResult:
         try:
             item = GradeItem.model_validate(raw)
         except ValidationError as error:
@@ -111,20 +116,29 @@ class Grader:
             problem = f"question: this endpoint takes {self.max_question_chars} characters"
             return _failed(item_id, "bad_item", problem)
         try:
-            return await self._judge(item, body)
+            result, transcript = await self._judge(item, body)
         except Exception as error:
             failure = failure_of(error)
             return _failed(item_id, failure.kind, failure.message)
+        if not body.include_feedback:
+            return result
+        note = await self.tutor.feedback(
+            item, transcript=transcript, seed=body.seed, deadline=deadline
+        )
+        return result.model_copy(update={"feedback": note})
 
-    async def _judge(self, item: GradeItem, body: GradeRequest) -> GradeResult:
+    async def _judge(
+        self, item: GradeItem, body: GradeRequest
+    ) -> tuple[GradeResult, feedback.Transcript | None]:
+        """The verdict, and the transcript if the question was solved for it."""
         if item.reference is not None and item.submission is not None:
-            verdict = await self._verdict(item.submission, item.reference)
+            answer, verdict = await self._submitted(item.submission, item.reference)
             return GradeResult(
                 id=item.id,
                 verdict="correct" if verdict.equal else "incorrect",
-                answer=item.submission,
+                answer=answer,
                 reason=f"submission and reference: {verdict.reason}",
-            )
+            ), None
         request = SolveRequest(
             question=item.question, max_rounds=body.max_rounds, rule=body.rule, seed=body.seed
         )
@@ -146,7 +160,13 @@ class Grader:
             if body.include_transcripts
             else None,
         )
-        return await self._compared(solved, item, transcript)
+        return await self._compared(solved, item, transcript), transcript
+
+    async def _submitted(self, submission: str, other: str) -> tuple[str, Verdict]:
+        """What is submitted, compared: all of it, else the answer that its work comes to."""
+        verdict = await self._verdict(submission, other)
+        answer = submission if verdict.equal else answer_of(submission)
+        return answer, verdict if answer == submission else await self._verdict(answer, other)
 
     async def _verdict(self, a: str, b: str) -> Verdict:
         """In a thread: a formula may take seconds, and the loop has other requests."""
@@ -165,11 +185,14 @@ class Grader:
         elif answer is None:
             update = {"verdict": "incorrect", "reason": "no answer"}
         else:
-            verdict = await self._verdict(answer, item.reference or item.submission or "")
-            against = "reference" if item.reference is not None else "submission"
+            if item.reference is not None:
+                named, verdict = "reference", await self._verdict(answer, item.reference)
+            else:
+                named = "submission"
+                _, verdict = await self._submitted(item.submission or "", answer)
             update = {
                 "verdict": "correct" if verdict.equal else "incorrect",
-                "reason": f"answer and {against}: {verdict.reason}",
+                "reason": f"answer and {named}: {verdict.reason}",
             }
         return solved.model_copy(update=update)
 

@@ -47,6 +47,11 @@ streamed already cannot be taken back: such a stream ends with an `error` event.
 **Seeds.** `seed` (or the run's own) and the question decide what is sampled, whatever else is
 asked at the same time; [serving.md](serving.md) says exactly how far that goes.
 
+**Feedback.** With `include_feedback` each result of `/v1/grade` has `feedback`: the first line of
+the submission whose arithmetic does not hold, and rules that help without giving the answer away
+([tutoring.md](tutoring.md)). It never changes a verdict. A submission may be a worked solution of
+several lines: it is judged by the answer that it comes to.
+
 **Errors** have one shape, and show nothing of the inside: the log has the rest, under the request
 id.
 

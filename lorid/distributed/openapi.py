@@ -12,9 +12,11 @@ from lorid.api import (
     AttemptBody,
     AttemptEvent,
     ChatRequest,
+    DepartureBody,
     ErrorBody,
     ErrorDetail,
     Fact,
+    Feedback,
     GradeCounts,
     GradeRequest,
     GradeResponse,
@@ -133,6 +135,21 @@ _GRADED = [
     ),
     GradeResult(
         id="2",
+        verdict="incorrect",
+        answer="8",
+        reason="submission and reference: different numbers",
+        feedback=Feedback(
+            departure=DepartureBody(
+                line=1,
+                text="5 are given away: 12 - 5 = 8",
+                claim="12 - 5 = 8",
+                expected="7",
+            ),
+            hint=["What is given away is subtracted from what was there."],
+        ),
+    ),
+    GradeResult(
+        id="3",
         reason="bad item",
         error="give a reference, a submission, or both",
         error_type="bad_item",

@@ -101,13 +101,14 @@ class StudentEngine:
         max_tokens: int | None = None,
         trace: Carrier | None = None,
         *,
+        is_item: bool = False,
         on_text: TextSink | None = None,
     ) -> Answered[Sampled]:
         """One text by one role, or by the base itself; the deep reasoner's knowledge is drawn."""
 
         async def answer(triple: LoadedTriple) -> Sampled:
             chosen = triple.config.seed if seed is None else seed
-            write = _Writer(self, question, seed=chosen, triple=triple.address)
+            write = _Writer(self, question, seed=chosen, triple=triple.address, is_item=is_item)
             knowledge = None
             if role == Role.DEEP_REASONER:
                 drawn = await write(Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=0))
@@ -116,7 +117,7 @@ class StudentEngine:
             ask = Ask(role=speaker or Role.INTUITIVE_REASONER, round_index=0, knowledge=knowledge)
             return await write(ask, is_base=speaker is None, max_tokens=max_tokens, on_text=on_text)
 
-        return await self._in_turn(answer, is_item=False, trace=trace)
+        return await self._in_turn(answer, is_item=is_item, trace=trace)
 
     async def answer_alone_stream(
         self,

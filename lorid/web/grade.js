@@ -2,6 +2,7 @@
 
 import { byId, element, showError } from "./dom.js";
 import { gradeStream } from "./endpoint.js";
+import { feedbackOf } from "./feedback.js";
 import { mathematics } from "./mathematics.js";
 import { readItems } from "./rows.js";
 
@@ -62,7 +63,7 @@ async function gradeRest() {
   try {
     for (let start = 0; start < rest.length; start += PER_REQUEST) {
       const items = rest.slice(start, start + PER_REQUEST);
-      for await (const line of gradeStream({ items }, mine.signal)) {
+      for await (const line of gradeStream({ items, ...options() }, mine.signal)) {
         if (!isMine()) return;
         if (line.error && line.id === undefined) throw new Error(line.error.message);
         if (line.id !== undefined) state.results.set(line.id, line);
@@ -78,6 +79,8 @@ async function gradeRest() {
     }
   }
 }
+
+const options = () => (byId("feedback").checked ? { include_feedback: true } : {});
 
 const isGraded = (result) => result !== undefined && !result.error;
 
@@ -129,14 +132,20 @@ function turnTo(page) {
   const pages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
   state.page = Math.min(Math.max(page, 0), pages - 1);
   const start = state.page * PER_PAGE;
-  byId("results").replaceChildren(...shown.slice(start, start + PER_PAGE).map(row));
+  byId("results").replaceChildren(...shown.slice(start, start + PER_PAGE).flatMap(rows));
   byId("page").textContent = `${state.page + 1} of ${pages}`;
   byId("previous").disabled = state.page === 0;
   byId("next").disabled = state.page === pages - 1;
 }
 
-function row(item) {
+function rows(item) {
   const result = state.results.get(item.id);
+  const note = feedbackOf(item, result);
+  const cell = note && element("td", { colSpan: 6 }, note);
+  return [row(item, result), ...(cell ? [element("tr", { className: "note" }, cell)] : [])];
+}
+
+function row(item, result) {
   const verdict = verdictOf(result);
   return element(
     "tr",

@@ -167,3 +167,68 @@ def test_a_phone_shows_it_without_scrolling_sideways(endpoint_at, open_page, loo
     brightness = sum(map(int, re.findall(r"\d+", ground)[:3])) / 3
     assert (brightness > 128) == (scheme == "light")
     look(page, f"phone-{scheme}")
+
+
+TUTORED = "Tom has 12 apples. He gives 5 away and buys 4 more. How many are there?"
+WRONG = f"He keeps {HOSTILE} some.\nSo 12 - 5 = 8. {HOSTILE}\nThen 8 + 4 = 12.\n--> 12 END"
+RULE = "What is given away is subtracted."
+
+
+@pytest.fixture
+def tutored(endpoint_at, open_page, request) -> Page:
+    """The page of an endpoint whose knowledge holds a rule, the answer, and markup."""
+    rules = f"{RULE}\nThe result is 11.\nAdd {HOSTILE} whatever is bought."
+    roles = script(intuitive=texts("11"), deep=texts("11")) | {Role.KNOWLEDGE_GENERATOR: [rules]}
+    page = open_page(endpoint_at(ScriptedEngine(roles)), **getattr(request, "param", {}))
+    page.get_by_role("tab", name="Grade").click()
+    return page
+
+
+def submit(page: Page, **fields: str) -> None:
+    page.locator("#items").fill(json.dumps({"id": "a", "question": TUTORED, **fields}))
+    page.locator("#grade-start").click()
+    expect(page.locator("#summary")).to_contain_text("1 of 1")
+
+
+def test_feedback_is_shown_when_it_is_wished_and_the_exact_value_when_it_is_asked(tutored, look):
+    page = tutored
+    submit(page, reference="11", submission=WRONG)
+    expect(page.locator("#results tr")).to_have_count(1)
+    page.get_by_label("say where submissions depart").focus()
+    page.keyboard.press("Space")
+    submit(page, reference="11", submission=WRONG)
+    note = page.locator(".feedback")
+    expect(note.locator("mark")).to_have_text(f"So 12 - 5 = 8. {HOSTILE}")
+    expect(note.locator(".line")).to_have_count(4)
+    expect(note).to_contain_text("Line 2 does not hold: 12 - 5 = 8")
+    expect(note.locator("li")).to_have_text([RULE, f"Add {HOSTILE} whatever is bought."])
+    assert page.locator("main img").count() == 0
+    assert page.title() == "lorid"
+    look(page, "feedback")
+    exact = note.locator("details p")
+    expect(exact).to_be_hidden()
+    page.get_by_label("The submission").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(exact).to_have_text("The left side is 7")
+
+
+@pytest.mark.parametrize(
+    "tutored",
+    [{"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}],
+    indirect=True,
+)
+def test_a_dark_phone_marks_the_line_within_its_width(tutored, look):
+    page = tutored
+    page.get_by_label("say where submissions depart").check()
+    submit(page, reference="11", submission="x" * 300 + "\n12 - 5 = 8\n--> 8 END")
+    mark = page.locator(".feedback mark")
+    expect(mark).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    box = mark.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 390
+    submit(page, reference="7", submission="7")
+    expect(page.locator(".feedback li").first).to_be_visible()
+    expect(mark).to_have_count(0)
+    look(page, "feedback-dark")

@@ -98,7 +98,7 @@ ODD = st.recursive(
 )  # fmt: skip
 FIELDS = {
     "/v1/solve": ("question", "max_rounds", "rule", "seed", "stream", "timeout_s"),
-    "/v1/grade": ("items", "max_rounds", "rule", "seed", "include_transcripts"),
+    "/v1/grade": ("items", "max_rounds", "rule", "seed", "include_transcripts", "include_feedback"),
     "/v1/chat/completions": ("model", "messages", "seed", "stream", "max_tokens", "stream_options"),
 }
 GOOD = {
