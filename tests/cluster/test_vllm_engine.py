@@ -118,6 +118,39 @@ async def test_the_base_stays_itself_among_requests_with_adapters(engine):
     await expect_base_is_itself(engine, ["first"])
 
 
+@pytest.mark.parametrize("is_prefill", [True, False])
+async def test_dense_products_are_what_each_tokens_own_adapter_gives(is_prefill):
+    import torch
+    from vllm.lora.layers import LoRAMapping
+
+    from lorid.engines.cpu_lora import DenseLora
+
+    torch.manual_seed(1)
+    widths, rank, ids = (24, 8), 4, (2, 2, 0, 3, 1, 1, 0, 3)
+    first = tuple(torch.randn(4, 1, rank, 16) for _ in widths)
+    second = tuple(torch.randn(4, 1, width, rank) for width in widths)
+    x, y = torch.randn(len(ids), 16), torch.randn(len(ids), sum(widths))
+    lora = DenseLora(64, 8, torch.device("cpu"))
+    mapping = LoRAMapping(index_mapping=ids, prompt_mapping=ids, is_prefill=is_prefill)
+    # vLLM's slots hold adapters in any order; the last one is empty.
+    slots = [3, 1, 2, None]
+    lora.update_metadata(mapping, slots, 4, 100)
+    written = y.clone()
+    lora.add_lora_linear(written, x, first, second, 2.0, widths)
+    for row, number in enumerate(ids):
+        expected = y[row]
+        if number:
+            slot = slots.index(number)
+            added = [
+                2.0 * x[row] @ a[slot, 0].T @ b[slot, 0].T
+                for a, b in zip(first, second, strict=True)
+            ]
+            expected = expected + torch.cat(added)
+        torch.testing.assert_close(written[row], expected)
+    # Nothing at all, not only little.
+    assert torch.equal(written[2], y[2])
+
+
 async def likelihood(engine, role, triple) -> float:
     """Of a greedy text by a role of a triple; role None is the base."""
     prompt = encode_prompt(

@@ -1,0 +1,306 @@
+"""What lorid adds to its engine: milliseconds of a question, and questions a second.
+
+    bare         an asyncio loop that asks the engine itself: two texts at once, then the third
+    method       the same through mutual feedback's own driver
+    replica      StudentEngine as an object: slots, triple, seeds
+    handle       StudentEngine as a deployment, called by a handle of Ray Serve
+    http         the endpoint, by HTTP
+    http no-op   GET /healthz of the same endpoint: Serve's own way in, without a question
+
+The engine is scripted and its texts take as long as the question says, so whatever is above `bare`
+is ours; or it is vLLM with the demo's triple, once in the endpoint and once in this process. Both
+are asked the same questions in turn, with the same seeds, and their answers are compared.
+"""
+
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import serve_paced
+from serve_paced import TRIPLE, OneTriple, Paced, PacedEngine, paced
+from serve_triple import NAME, demo_triple, engine_of, load_average
+
+from lorid.api import SolveRequest
+from lorid.client import Client
+from lorid.engines.base import GenerationRequest, StudentTextEngine
+from lorid.method.answers import extract_answer
+from lorid.method.drivers import run_async
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Ask, Sampled, generation_seed, mutual_feedback
+from lorid.method.roles import Role
+from lorid.method.stopping import Policy
+from lorid.presets import demo
+
+MOST_ROUNDS = 20
+# What a way gives for a question: the number of rounds, and the answers that they met in, or none.
+Solved = tuple[int, str | None]
+Way = Callable[[str, int], Awaitable[Solved]]
+
+
+class Bare:
+    """Mutual feedback as one would write it by hand around an engine, without anything else."""
+
+    def __init__(self, engine: StudentTextEngine, *, triple: str, seed: int) -> None:
+        self.engine, self.triple, self.seed = engine, triple, seed
+
+    async def text(self, question: str, ask: Ask) -> str:
+        """One text, by the endpoint's seed."""
+        request = GenerationRequest(
+            question=question, role=ask.role, triple=self.triple, knowledge=ask.knowledge,
+            seed=generation_seed(self.seed, question=question, ask=ask),
+        )  # fmt: skip
+        return (await self.engine.generate(request)).text
+
+    async def second(self, question: str, index: int) -> str:
+        """Knowledge, and the deep text that reads it."""
+        knowledge = await self.text(question, Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=index))
+        ask = Ask(role=Role.DEEP_REASONER, round_index=index, knowledge=knowledge)
+        return await self.text(question, ask)
+
+    async def __call__(self, question: str, max_rounds: int) -> Solved:
+        """Rounds until the sets of answers meet."""
+        first: set[str] = set()
+        second: set[str] = set()
+        for index in range(max_rounds):
+            texts = await asyncio.gather(
+                self.text(question, Ask(role=Role.INTUITIVE_REASONER, round_index=index)),
+                self.second(question, index),
+            )
+            for text, side in zip(texts, (first, second), strict=True):
+                if answer := extract_answer(text):
+                    side.add(answer)
+            if met := first & second:
+                return index + 1, min(met)
+        return max_rounds, None
+
+
+def driven(bare: Bare, checker: AnswerChecker) -> Way:
+    """The way `method`."""
+
+    async def solve(question: str, max_rounds: int) -> Solved:
+        async def sample(ask: Ask) -> Sampled:
+            return Sampled(text=await bare.text(question, ask))
+
+        policy = Policy(rule="paper", max_rounds=max_rounds)
+        generator = mutual_feedback(question, policy=policy, checker=checker)
+        transcript = await run_async(generator, sample=sample)
+        return len(transcript.rounds), answer_of(transcript.outcome, transcript.answer)
+
+    return solve
+
+
+def called(solve: Callable[[SolveRequest], Awaitable[Any]]) -> Way:
+    """The ways `replica` and `handle`."""
+
+    async def ask(question: str, max_rounds: int) -> Solved:
+        solved = await solve(SolveRequest(question=question, max_rounds=max_rounds))
+        transcript = solved.answer
+        return len(transcript.rounds), answer_of(transcript.outcome, transcript.answer)
+
+    return ask
+
+
+def posted(session: aiohttp.ClientSession, url: str) -> Way:
+    """The way `http`."""
+
+    async def ask(question: str, max_rounds: int) -> Solved:
+        body = {"question": question, "max_rounds": max_rounds}
+        async with session.post(f"{url}/v1/solve", json=body) as response:
+            told = await response.json()
+            assert response.status == 200, told
+            return told["num_rounds"], answer_of(told["outcome"], told["answer"])
+
+    return ask
+
+
+def no_op(session: aiohttp.ClientSession, url: str) -> Way:
+    """The way `http no-op`."""
+
+    async def ask(_: str, max_rounds: int) -> Solved:
+        async with session.get(f"{url}/healthz") as response:
+            await response.read()
+            return max_rounds, None
+
+    return ask
+
+
+def answer_of(outcome: Any, answer: str | None) -> str | None:
+    """The answer where the sides met; what is chosen without that, `Bare` does not know."""
+    return answer if str(outcome) == "agreed" else None
+
+
+async def closed_loop(
+    way: Way, questions: Sequence[str], *, rounds: int, in_flight: int
+) -> tuple[list[Solved], list[float], float]:
+    """Answers, seconds of each, and of all; whoever has an answer asks the next question."""
+    answers: dict[int, Solved] = {}
+    seconds: list[float] = []
+    waiting = iter(enumerate(questions))
+
+    async def worker() -> None:
+        for number, question in waiting:
+            began = time.perf_counter()
+            answers[number] = await way(question, rounds)
+            seconds.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(in_flight)))
+    return [answers[n] for n in sorted(answers)], seconds, time.perf_counter() - began
+
+
+async def in_turn(
+    ways: dict[str, Way], questions: Sequence[str], *, rounds: int, in_flight: int, turns: int
+) -> dict[str, dict[str, float]]:
+    """Each way's median milliseconds and questions a second; turn by turn, so that what else the
+    machine does hits all; answers equal, asserted against the first way's."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    expected: dict[int, list[Solved]] = {}
+    for turn in range(turns):
+        some = questions[turn::turns]
+        for name, way in ways.items():
+            answers, took, wall = await closed_loop(way, some, rounds=rounds, in_flight=in_flight)
+            seconds[name] += took
+            rates[name].append(len(some) / wall)
+            if name != "http no-op":
+                assert answers == expected.setdefault(turn, answers), name
+    return {
+        name: {
+            "p50_ms": round(1000 * statistics.median(seconds[name]), 2),
+            "questions_per_s": round(statistics.median(rates[name]), 1),
+        }
+        for name in ways
+    }
+
+
+def above(table: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Each way's milliseconds above `bare`, and its share of `bare`'s rate."""
+    bare = table["bare"]
+    return {
+        name: {
+            **one,
+            "p50_ms_above_bare": round(one["p50_ms"] - bare["p50_ms"], 2),
+            "share_of_bare_rate": round(one["questions_per_s"] / bare["questions_per_s"], 3),
+        }
+        for name, one in table.items()
+        if name != "http no-op"
+    } | {name: one for name, one in table.items() if name == "http no-op"}
+
+
+async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -> dict[str, Way]:
+    """All of them, around the scripted engine."""
+    from lorid.distributed.student import StudentEngine
+
+    engine = PacedEngine()
+    await engine.load(TRIPLE, adapters={}, sampling=demo().sampling)
+    bare = Bare(engine, triple=TRIPLE, seed=demo().seed)
+    config_json = demo().endpoint().model_dump_json()
+    replica = StudentEngine(config_json, Paced(), OneTriple(), False)
+    await replica.ready()
+    return {
+        "bare": bare,
+        "method": driven(bare, AnswerChecker()),
+        "replica": called(replica.solve),
+        "handle": called(lambda request: handle.solve.remote(request)),
+        "http": posted(session, url),
+        "http no-op": no_op(session, url),
+    }
+
+
+async def scripted(url: str, handle: Any) -> dict[str, Any]:
+    """The scripted engine: one at a time, 64 at once, and as fast as it goes."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        ways = await scripted_ways(url, handle, session)
+        await in_turn(ways, questions_of(0.0, 256), rounds=1, in_flight=16, turns=2)
+        alone = {
+            f"{rounds} rounds of 20 ms a text": above(
+                await in_turn(ways, questions_of(0.02, 160), rounds=rounds, in_flight=1, turns=8)
+            )
+            for rounds in (1, 3)
+        }
+        together = {name: way for name, way in ways.items() if name != "http no-op"}
+        many = {
+            f"{rounds} rounds of {text_s:g} s a text": above(
+                await in_turn(
+                    together, questions_of(text_s, 768), rounds=rounds, in_flight=64, turns=3
+                )
+            )
+            for rounds, text_s in ((1, 0.5), (3, 0.5), (3, 0.1))
+        }
+        fastest = await in_turn(together, questions_of(0.0, 1536), rounds=1, in_flight=64, turns=3)
+    return {"1 in flight": alone, "64 in flight": many, "64 in flight, texts at once": fastest}
+
+
+def questions_of(seconds: float, count: int) -> list[str]:
+    """So many questions whose texts take so long."""
+    return [paced(seconds, number) for number in range(count)]
+
+
+async def real(url: str, store: str, *, num_problems: int) -> dict[str, Any]:
+    """vLLM with the demo's triple: in the endpoint, and in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        triple = demo_triple(store, Path(folder), num_problems=num_problems)
+        questions = [problem.question for problem in triple.problems]
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+            engine_of(triple) as engine,
+        ):
+            bare = Bare(engine, triple=NAME, seed=triple.config.seed)
+            ways: dict[str, Way] = {"bare": bare, "http": posted(session, url)}
+            some = questions[-16:]
+            await in_turn(ways, some, rounds=2, in_flight=16, turns=1)
+            alone = await in_turn(ways, questions[:36], rounds=1, in_flight=1, turns=6)
+            many = await in_turn(ways, questions, rounds=MOST_ROUNDS, in_flight=64, turns=2)
+    return {"1 in flight, 1 round": above(alone), "64 in flight": above(many)}
+
+
+def overhead_figures(store: str, *, num_problems: int) -> dict[str, Any]:
+    """Both engines, each behind a running endpoint."""
+    from lorid.distributed.cluster import connected, prepare_environment
+
+    prepare_environment()
+    from ray import cloudpickle, serve
+    from ray.serve.config import HTTPOptions
+
+    from lorid.distributed.deployments import app_of_run, build_app
+
+    cloudpickle.register_pickle_by_value(serve_paced)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    figures: dict[str, Any] = {"load_average": load_average()}
+    with connected():
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+        try:
+            app = build_app(demo().endpoint(), source=OneTriple(), factory=Paced())
+            deploy(serve, app, url)
+            handle = serve.get_deployment_handle("StudentEngine", app_name="lorid")
+            figures["scripted"] = asyncio.run(scripted(url, handle))
+            print(json.dumps(figures["scripted"], indent=1), flush=True)
+            deploy(serve, app_of_run(f"{store}#demo"), url)
+            figures["vllm"] = asyncio.run(real(url, store, num_problems=num_problems))
+            print(json.dumps(figures["vllm"], indent=1), flush=True)
+        finally:
+            serve.shutdown()
+    return figures
+
+
+def deploy(serve: Any, app: Any, url: str) -> None:
+    """Run the graph in place of the one before it, and wait until it answers."""
+    serve.run(app, name="lorid")
+    with Client(url) as client:
+        client.wait_until_ready(timeout_s=180)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

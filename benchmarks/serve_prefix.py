@@ -1,0 +1,109 @@
+"""What a question's later rounds read again: prompt tokens computed of those that were submitted.
+
+The same questions by mutual feedback, on one engine each with vLLM's prefix cache as lorid sets it,
+as vLLM sets it by itself, and without it. vLLM tells with each text how many of its prompt's tokens
+were in the cache. Texts are compared: a cache changes nothing.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from serve_protocol import ours
+from serve_triple import InFlight, Problem, demo_triple, engine_of, in_process, run_side, write
+
+import lorid.engines.vllm as vllm_engine
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Ask, Transcript
+from lorid.method.stopping import Policy
+
+KINDS: dict[str, dict[str, Any]] = {
+    "as lorid sets it": {},
+    "vLLM's own block size": {"block_size": None},
+    "without": {"enable_prefix_caching": False},
+}
+
+
+class Counted:
+    """Counts prompt tokens of everything that an engine is asked."""
+
+    def __init__(self, engine: Any) -> None:
+        self.generate = engine.generate
+        self.num_texts = self.num_prompt = self.num_cached = 0
+
+    async def __call__(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        """vLLM's own, and a look at its last output."""
+        last: Any = None
+        async for output in self.generate(*arguments, **options):
+            last = output
+            yield output
+        if last is not None:
+            self.num_texts += 1
+            self.num_prompt += len(last.prompt_token_ids)
+            self.num_cached += last.num_cached_tokens or 0
+
+
+def kind_side(settings: dict[str, Any]) -> dict[str, Any]:
+    """One setting of the cache."""
+    changes = KINDS[settings["kind"]]
+    arguments_of = vllm_engine.engine_arguments
+
+    def changed(*arguments: Any, **options: Any) -> dict[str, Any]:
+        return {**arguments_of(*arguments, **options), **changes}
+
+    vllm_engine.engine_arguments = changed
+    with tempfile.TemporaryDirectory() as folder, AnswerChecker() as checker:
+        triple = demo_triple(settings["store"], Path(folder), num_problems=settings["problems"])
+        policy = Policy(rule=settings["rule"], max_rounds=settings["rounds"])
+
+        async def run() -> dict[str, Any]:
+            async with engine_of(triple) as engine:
+                # What the probe has read is not counted, nor kept.
+                await engine.engine.reset_prefix_cache()
+                counted = engine.engine.generate = Counted(engine.engine)
+                block = engine.engine.vllm_config.cache_config.block_size
+
+                def draw(question: str, ask: Ask) -> Any:
+                    return write(engine, triple, question, ask)
+
+                async def solve(problem: Problem) -> Transcript:
+                    return await ours(draw, problem, policy=policy, checker=checker)
+
+                wall, cpu = time.perf_counter(), time.process_time()
+                found = await InFlight(settings["in_flight"]).all(solve, triple.problems)
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            share = 1 - counted.num_cached / counted.num_prompt
+            return {
+                "block_size": block, "texts": counted.num_texts,
+                "prompt_tokens": counted.num_prompt, "cached": counted.num_cached,
+                "computed_over_submitted": round(share, 3),
+                "wall_s": round(wall, 1), "cpu_s": round(cpu, 1),
+                "written": [sampled.text for one in found for _, sampled in one.used],
+            }  # fmt: skip
+
+        return asyncio.run(run())
+
+
+def prefix_figures(store: str, *, num_problems: int, rounds: int) -> dict[str, Any]:
+    """Every setting, with the paper's rule and with all rounds drawn."""
+    figures: dict[str, Any] = {"problems": num_problems}
+    for rule, bound in (("paper", rounds), ("majority", 5)):
+        settings = {
+            "store": store, "problems": num_problems, "rule": rule, "rounds": bound,
+            "in_flight": 64,
+        }  # fmt: skip
+        found = {
+            kind: in_process("serve_prefix.py", "kind", {**settings, "kind": kind})
+            for kind in KINDS
+        }
+        written = [one.pop("written") for one in found.values()]
+        assert all(texts == written[0] for texts in written)
+        figures[f"{rule}, at most {bound} rounds"] = found
+    return figures
+
+
+if __name__ == "__main__":
+    run_side({"kind": kind_side})

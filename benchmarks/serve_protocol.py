@@ -1,0 +1,200 @@
+"""Mutual feedback beside the published protocol, on one engine: generations, time, decisions.
+
+The published protocol draws twenty rounds of all three texts for every question, and only then
+looks where the two sides' answers first meet; it counts an answer as right when any of those that
+meet there equals the label, and no meeting as wrong. Ours draws a round when it is needed, and
+never sees the label. Both ask the same engine with the same seeds, with the same number of
+questions at work, so every text of ours is a text of theirs: asserted, word by word, and so is that
+replaying their log under our rule decides as ours did live.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from serve_triple import DemoTriple, InFlight, Problem, engine_of, load_average, write
+
+from lorid.engines.vllm import VllmEngine
+from lorid.jsonl import write_jsonl
+from lorid.method.attempts import JudgedAttempts, ProblemAttempts, judge, parse_attempts_line
+from lorid.method.drivers import run_async
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.feedback import Ask, Sampled, Transcript, mutual_feedback
+from lorid.method.replay import ProblemScore, score
+from lorid.method.roles import Role
+from lorid.method.scoring import wilson_interval
+from lorid.method.stopping import ORACLE, Policy
+
+ROUNDS = 20
+Draw = Callable[[str, Ask], Any]
+
+
+async def published(draw: Draw, problem: Problem, *, rounds: int) -> ProblemAttempts:
+    """All rounds of everything: no text waits for another, but a deep one for its knowledge."""
+
+    async def second(index: int) -> tuple[Sampled, Sampled]:
+        knowledge = await draw(
+            problem.question, Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=index)
+        )
+        ask = Ask(role=Role.DEEP_REASONER, round_index=index, knowledge=knowledge.text)
+        return knowledge, await draw(problem.question, ask)
+
+    first = [Ask(role=Role.INTUITIVE_REASONER, round_index=index) for index in range(rounds)]
+    intuitive, pairs = await asyncio.gather(
+        asyncio.gather(*(draw(problem.question, ask) for ask in first)),
+        asyncio.gather(*(second(index) for index in range(rounds))),
+    )
+    return ProblemAttempts(
+        problem_id=problem.problem_id,
+        question=problem.question,
+        gold=problem.gold,
+        intuitive=tuple(intuitive),
+        knowledge=tuple(knowledge for knowledge, _ in pairs),
+        deep=tuple(deep for _, deep in pairs),
+    )
+
+
+async def ours(
+    draw: Draw, problem: Problem, *, policy: Policy, checker: AnswerChecker
+) -> Transcript:
+    """Mutual feedback, one round after the other."""
+    generator = mutual_feedback(problem.question, policy=policy, checker=checker)
+    return await run_async(generator, sample=lambda ask: draw(problem.question, ask))
+
+
+async def timed(
+    work: Callable[[Problem], Any], problems: Sequence[Problem], *, in_flight: int
+) -> tuple[list[Any], float]:
+    """What each problem gives, and the wall seconds of all."""
+    began = time.perf_counter()
+    found = await InFlight(in_flight).all(work, problems)
+    return found, time.perf_counter() - began
+
+
+async def draw_both(
+    triple: DemoTriple, *, rounds: int, in_flight: int, num_alone: int, checker: AnswerChecker
+) -> dict[str, Any]:
+    """Both protocols over all problems, then over some of them one at a time."""
+    policy = Policy(rule="paper", max_rounds=rounds)
+    async with engine_of(triple) as engine:
+
+        def draw(question: str, ask: Ask) -> Any:
+            return write(engine, triple, question, ask)
+
+        sides: dict[str, Callable[[Problem], Any]] = {
+            "ours": lambda problem: ours(draw, problem, policy=policy, checker=checker),
+            "published": lambda problem: published(draw, problem, rounds=rounds),
+        }
+        found: dict[str, Any] = {}
+        for name, side in sides.items():
+            found[name] = await timed(side, triple.problems, in_flight=in_flight)
+            await forget(engine)
+            alone = await timed(side, triple.problems[:num_alone], in_flight=1)
+            found[f"{name} alone"] = alone
+            await forget(engine)
+    return found
+
+
+async def forget(engine: VllmEngine) -> None:
+    """Empty the prefix cache: neither side reads what the other has left."""
+    assert await engine.engine.reset_prefix_cache() is not False
+
+
+def require_same_texts(log: ProblemAttempts, transcript: Transcript) -> None:
+    """Each text of ours is the published protocol's of that role and round."""
+    lists = {
+        Role.INTUITIVE_REASONER: log.intuitive,
+        Role.KNOWLEDGE_GENERATOR: log.knowledge,
+        Role.DEEP_REASONER: log.deep,
+    }
+    for ask, sampled in transcript.used:
+        theirs = lists[ask.role][ask.round_index]
+        assert sampled.text == theirs.text, (log.problem_id, ask)
+
+
+def require_same_decision(judged: JudgedAttempts, live: Transcript, *, policy: Policy) -> None:
+    """The published attempts under our rule decide as ours did live."""
+    replayed = score(judged, policy=policy)
+    assert (replayed.answer, replayed.outcome, replayed.num_rounds, replayed.confidence) == (
+        live.answer, live.outcome, len(live.rounds), live.confidence,
+    ), judged.problem_id  # fmt: skip
+
+
+def row(scores: Sequence[ProblemScore], *, generations: float, **more: Any) -> dict[str, Any]:
+    """Accuracy with its interval, and what it cost."""
+    num_right, total = sum(one.correct is True for one in scores), len(scores)
+    low, high = wilson_interval(num_right, total)
+    return {
+        "accuracy": num_right / total,
+        "interval": [round(low, 4), round(high, 4)],
+        "generations_a_question": round(generations, 2),
+        **more,
+    }
+
+
+def protocol_figures(
+    triple: DemoTriple, *, rounds: int, in_flight: int, num_alone: int, log: Path
+) -> dict[str, Any]:
+    """Draw, assert, count; the published attempts go to `log`."""
+    load = load_average()
+    with AnswerChecker() as checker:
+        found = asyncio.run(
+            draw_both(
+                triple, rounds=rounds, in_flight=in_flight, num_alone=num_alone, checker=checker
+            )
+        )
+        (lives, ours_s), (logs, published_s) = found["ours"], found["published"]
+        judged = [judge(item, checker) for item in logs]
+    policy = Policy(rule="paper", max_rounds=rounds)
+    for item, judged_item, live in zip(logs, judged, lives, strict=True):
+        require_same_texts(item, live)
+        require_same_decision(judged_item, live, policy=policy)
+    write_jsonl(log, [attempts_row(item) for item in logs])
+    num = len(logs)
+    spent = sum(live.num_generations for live in lives) / num
+    table = {
+        "published: all rounds first, any agreed answer that is right": row(
+            [score(item, policy=Policy(rule=ORACLE, max_rounds=rounds)) for item in judged],
+            generations=3 * rounds, seconds=round(published_s, 1),
+            seconds_alone_a_question=round(found["published alone"][1] / num_alone, 2),
+        ),
+        f"lorid, paper, at most {rounds} rounds, live": row(
+            [score(item, policy=policy) for item in judged],
+            generations=spent, seconds=round(ours_s, 1),
+            seconds_alone_a_question=round(found["ours alone"][1] / num_alone, 2),
+        ),
+    }  # fmt: skip
+    return {
+        "problems": num, "rounds": rounds, "questions_in_flight": in_flight,
+        "questions_alone": num_alone, "load_average": load,
+        "equal_texts": sum(len(live.used) for live in lives), "equal_decisions": num,
+        "protocols": table,
+        "generations_ratio": round(3 * rounds / spent, 2),
+        "wall_ratio": round(published_s / ours_s, 2),
+        "bounds": [bound_row(judged, bound) for bound in range(1, rounds + 1)],
+    }  # fmt: skip
+
+
+def bound_row(judged: Sequence[JudgedAttempts], bound: int) -> dict[str, Any]:
+    """Our rule with at most `bound` rounds on the same attempts."""
+    scores = [score(item, policy=Policy(rule="paper", max_rounds=bound)) for item in judged]
+    spent = sum(one.num_generations for one in scores) / len(scores)
+    return {"max_rounds": bound, **row(scores, generations=spent)}
+
+
+def attempts_row(item: ProblemAttempts) -> dict[str, Any]:
+    """A line of an attempts file."""
+    texts = {
+        name: [sampled.to_element() for sampled in getattr(item, name)]
+        for name in ("intuitive", "knowledge", "deep")
+    }
+    return {**asdict(item), **texts}
+
+
+def read_log(log: Path) -> list[ProblemAttempts]:
+    """The attempts that `protocol_figures` has logged."""
+    return [parse_attempts_line(json.loads(line)) for line in log.read_text().splitlines()]
