@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from serve_protocol import ours
-from serve_triple import InFlight, Problem, demo_triple, engine_of, in_process, run_side, write
+from serve_triple import (
+    InFlight,
+    Problem,
+    cpu_seconds,
+    demo_triple,
+    engine_of,
+    in_process,
+    run_side,
+    write,
+)
 
 import lorid.engines.vllm as vllm_engine
 from lorid.method.equivalence import AnswerChecker
@@ -72,9 +81,9 @@ def kind_side(settings: dict[str, Any]) -> dict[str, Any]:
                 async def solve(problem: Problem) -> Transcript:
                     return await ours(draw, problem, policy=policy, checker=checker)
 
-                wall, cpu = time.perf_counter(), time.process_time()
+                wall, cpu = time.perf_counter(), cpu_seconds()
                 found = await InFlight(settings["in_flight"]).all(solve, triple.problems)
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
             share = 1 - counted.num_cached / counted.num_prompt
             return {
                 "block_size": block, "texts": counted.num_texts,

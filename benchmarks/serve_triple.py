@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.artifacts.triples import read_manifest, resolve_triple, role_folders
@@ -141,6 +143,13 @@ class InFlight:
         return list(await asyncio.gather(*(one(item) for item in some)))
 
 
+def cpu_seconds() -> float:
+    """Processor seconds of this process and those that it has started: vLLM's core is one."""
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
 def load_average() -> float:
     """Of the last minute: how busy the machine was when a part began."""
     return round(os.getloadavg()[0], 2)
@@ -149,7 +158,7 @@ def load_average() -> float:
 def in_process(script: str, side: str, settings: Mapping[str, Any], *, wait: bool = True) -> Any:
     """What `script --side SIDE SETTINGS` writes, in a process of its own; `wait` False starts it.
 
-    One process holds one engine: on the CPU vLLM lives in it, and threads and memory go with it.
+    An engine's threads and memory go with it.
     """
     file = Path(tempfile.mkdtemp(prefix="lorid-bench-")) / "out.json"
     command = [sys.executable, str(Path(__file__).with_name(script)), "--side", side]
