@@ -28,7 +28,7 @@ def protocol(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         triple = demo_triple(args.store, Path(folder), num_problems=args.problems)
         return protocol_figures(
-            triple, rounds=args.rounds, in_flight=64, num_alone=12, log=args.attempts
+            triple, rounds=args.rounds, in_flight=64, num_alone=8, log=args.attempts
         )
 
 

@@ -92,6 +92,7 @@ async def draw_both(
         found: dict[str, Any] = {}
         for name, side in sides.items():
             found[name] = await timed(side, triple.problems, in_flight=in_flight)
+            print(f"{name}: {found[name][1]:.1f} s", flush=True)
             await forget(engine)
             alone = await timed(side, triple.problems[:num_alone], in_flight=1)
             found[f"{name} alone"] = alone
