@@ -1,11 +1,12 @@
 """Serving, measured: what a question costs, what lorid adds to its engine, what layouts cost.
 
-    python benchmarks/serve.py [--part protocol|rules|overhead|layouts|prefix] [--store STORE]
+    python benchmarks/serve.py [--part PART ...] [--store STORE]
 
+Parts: protocol, rules, overhead, endpoint, layouts, prefix; without --part all of them run.
 Needs the triple of `make demo` (in `lorid-demo/store`, or --store). Each part writes
 `benchmarks/results/serve-PART-DATE.json`, and asserts on the way that contenders gave the same
-texts, answers or decisions. `rules` reads the attempts that `protocol` logs (--attempts); without
---part all parts run. `rules` also draws `docs/images/serve-rules.svg`.
+texts, answers or decisions. `rules` reads the attempts that `protocol` logs (--attempts), and also
+draws `docs/images/serve-rules.svg`.
 """
 
 import argparse
@@ -49,11 +50,18 @@ def rules(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def overhead(args: argparse.Namespace) -> dict[str, Any]:
-    """What lorid adds to its engine."""
+def overhead(_: argparse.Namespace) -> dict[str, Any]:
+    """What lorid adds to a scripted engine."""
     from serve_overhead import overhead_figures
 
-    return overhead_figures(args.store, num_problems=args.problems)
+    return overhead_figures()
+
+
+def endpoint(args: argparse.Namespace) -> dict[str, Any]:
+    """What lorid adds to vLLM with the demo's triple."""
+    from serve_overhead import vllm_figures
+
+    return vllm_figures(args.store, num_problems=args.problems)
 
 
 def layouts(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,6 +82,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "protocol": protocol,
     "rules": rules,
     "overhead": overhead,
+    "endpoint": endpoint,
     "layouts": layouts,
     "prefix": prefix,
 }

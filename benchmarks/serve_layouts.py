@@ -110,7 +110,7 @@ async def merged_engine(triple: DemoTriple, role: Role, folder: Path) -> AsyncIt
         await engine.aclose()
 
 
-def merge_all(triple: DemoTriple, folder: Path) -> None:
+def merge(triple: DemoTriple, folder: Path, *, roles: Sequence[Role] = ROLES) -> None:
     """Each role's merged weights, into a folder of its name."""
     from lorid.engines.settings import set_environment
 
@@ -118,7 +118,7 @@ def merge_all(triple: DemoTriple, folder: Path) -> None:
     set_environment(triple.config.engine, student=triple.config.student)
     from lorid.training.merging import merge_adapter
 
-    for role in ROLES:
+    for role in roles:
         merge_adapter(triple.config.student, adapter=triple.folders[role], out=folder / role)
 
 
@@ -173,7 +173,7 @@ def turns_side(settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         triple = demo_triple(settings["store"], folder, num_problems=settings["problems"])
-        merge_all(triple, folder / "merged")
+        merge(triple, folder / "merged")
         meters = asyncio.run(in_turn(triple, folder / "merged", turns=settings["turns"]))
     return {
         name: {**meter.figures(num_a_turn=len(ROLES)), "texts": packed(meter.texts)}
@@ -187,7 +187,7 @@ def beside_side(settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         triple = demo_triple(settings["store"], folder, num_problems=settings["problems"])
-        merge_all(triple, folder / "merged")
+        merge(triple, folder / "merged", roles=[role])
 
         async def run() -> Meter:
             meter = Meter()

@@ -13,11 +13,13 @@ are asked the same questions in turn, with the same seeds, and their answers are
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,26 +217,26 @@ async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -
 
 async def scripted(url: str, handle: Any) -> dict[str, Any]:
     """The scripted engine: one at a time, 64 at once, and as fast as it goes."""
+    figures: dict[str, Any] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         ways = await scripted_ways(url, handle, session)
-        await in_turn(ways, questions_of(0.0, 256), rounds=1, in_flight=16, turns=2)
-        alone = {
-            f"{rounds} rounds of 20 ms a text": above(
-                await in_turn(ways, questions_of(0.02, 160), rounds=rounds, in_flight=1, turns=8)
-            )
-            for rounds in (1, 3)
-        }
-        together = {name: way for name, way in ways.items() if name != "http no-op"}
-        many = {
-            f"{rounds} rounds of {text_s:g} s a text": above(
-                await in_turn(
-                    together, questions_of(text_s, 768), rounds=rounds, in_flight=64, turns=3
-                )
-            )
-            for rounds, text_s in ((1, 0.5), (3, 0.5), (3, 0.1))
-        }
-        fastest = await in_turn(together, questions_of(0.0, 1536), rounds=1, in_flight=64, turns=3)
-    return {"1 in flight": alone, "64 in flight": many, "64 in flight, texts at once": fastest}
+        ends = {name: ways[name] for name in ("bare", "http")}
+        questions = {name: way for name, way in ways.items() if name != "http no-op"}
+        await in_turn(ends, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
+
+        async def measure(some: dict[str, Way], text_s: float, count: int, **how: int) -> None:
+            name = f"{how['in_flight']} in flight, {how['rounds']} rounds, {text_s:g} s a text"
+            table = await in_turn(some, questions_of(text_s, count), **how)
+            figures[name] = above(table)
+            print(json.dumps({name: figures[name]}), flush=True)
+
+        await measure(ways, 0.02, 60, rounds=1, in_flight=1, turns=6)
+        await measure(ways, 0.02, 24, rounds=3, in_flight=1, turns=4)
+        await measure(ends, 0.5, 192, rounds=1, in_flight=64, turns=1)
+        await measure(ends, 0.3, 192, rounds=3, in_flight=64, turns=1)
+        await measure(ends, 0.1, 384, rounds=3, in_flight=64, turns=2)
+        await measure(questions, 0.0, 512, rounds=1, in_flight=64, turns=2)
+    return figures
 
 
 def questions_of(seconds: float, count: int) -> list[str]:
@@ -254,53 +256,69 @@ async def real(url: str, store: str, *, num_problems: int) -> dict[str, Any]:
             bare = Bare(engine, triple=NAME, seed=triple.config.seed)
             ways: dict[str, Way] = {"bare": bare, "http": posted(session, url)}
             some = questions[-16:]
-            await in_turn(ways, some, rounds=2, in_flight=16, turns=1)
-            alone = await in_turn(ways, questions[:36], rounds=1, in_flight=1, turns=6)
-            many = await in_turn(ways, questions, rounds=MOST_ROUNDS, in_flight=64, turns=2)
-    return {"1 in flight, 1 round": above(alone), "64 in flight": above(many)}
+            await in_turn(ways, some, rounds=1, in_flight=16, turns=1)
+            alone = above(await in_turn(ways, questions[:16], rounds=1, in_flight=1, turns=4))
+            print(json.dumps(alone), flush=True)
+            many = above(await in_turn(ways, questions, rounds=MOST_ROUNDS, in_flight=64, turns=2))
+            print(json.dumps(many), flush=True)
+    return {"1 in flight, 1 round": alone, "64 in flight": many}
 
 
-def overhead_figures(store: str, *, num_problems: int) -> dict[str, Any]:
-    """Both engines, each behind a running endpoint."""
+@contextlib.contextmanager
+def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
+    """The endpoint of a graph, and the handle of its StudentEngine, for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
     prepare_environment()
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
 
-    from lorid.distributed.deployments import app_of_run, build_app
-
     cloudpickle.register_pickle_by_value(serve_paced)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    figures: dict[str, Any] = {"load_average": load_average()}
     with connected():
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         try:
-            app = build_app(demo().endpoint(), source=OneTriple(), factory=Paced())
-            deploy(serve, app, url)
-            handle = serve.get_deployment_handle("StudentEngine", app_name="lorid")
-            figures["scripted"] = asyncio.run(scripted(url, handle))
-            print(json.dumps(figures["scripted"], indent=1), flush=True)
-            deploy(serve, app_of_run(f"{store}#demo"), url)
-            figures["vllm"] = asyncio.run(real(url, store, num_problems=num_problems))
-            print(json.dumps(figures["vllm"], indent=1), flush=True)
+            serve.run(make_app(), name="lorid")
+            with Client(url) as client:
+                client.wait_until_ready(timeout_s=180)
+            yield url, serve.get_deployment_handle("StudentEngine", app_name="lorid")
         finally:
             serve.shutdown()
-    return figures
 
 
-def deploy(serve: Any, app: Any, url: str) -> None:
-    """Run the graph in place of the one before it, and wait until it answers."""
-    serve.run(app, name="lorid")
-    with Client(url) as client:
-        client.wait_until_ready(timeout_s=180)
+def overhead_figures() -> dict[str, Any]:
+    """Around the scripted engine."""
+    load = load_average()
+
+    def app() -> Any:
+        from lorid.distributed.deployments import build_app
+
+        return build_app(demo().endpoint(), source=OneTriple(), factory=Paced())
+
+    with served(app) as (url, handle):
+        return {"load_average": load, **asyncio.run(scripted(url, handle))}
+
+
+def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
+    """Around vLLM."""
+    load = load_average()
+
+    def app() -> Any:
+        from lorid.distributed.deployments import app_of_run
+
+        return app_of_run(f"{store}#demo")
+
+    with served(app) as (url, _):
+        return {
+            "problems": num_problems,
+            "load_average": load,
+            **asyncio.run(real(url, store, num_problems=num_problems)),
+        }
 
 
 def free_port() -> int:
     """A port that nothing listens on now."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

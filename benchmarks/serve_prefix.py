@@ -8,12 +8,12 @@ were in the cache. Texts are compared: a cache changes nothing.
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from serve_protocol import ours
 from serve_triple import (
+    Counted,
     InFlight,
     Problem,
     cpu_seconds,
@@ -37,25 +37,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class Counted:
-    """Counts prompt tokens of everything that an engine is asked."""
-
-    def __init__(self, engine: Any) -> None:
-        self.generate = engine.generate
-        self.num_texts = self.num_prompt = self.num_cached = 0
-
-    async def __call__(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
-        """vLLM's own, and a look at its last output."""
-        last: Any = None
-        async for output in self.generate(*arguments, **options):
-            last = output
-            yield output
-        if last is not None:
-            self.num_texts += 1
-            self.num_prompt += len(last.prompt_token_ids)
-            self.num_cached += last.num_cached_tokens or 0
-
-
 def kind_side(settings: dict[str, Any]) -> dict[str, Any]:
     """One setting of the cache."""
     changes = KINDS[settings["kind"]]
@@ -73,7 +54,7 @@ def kind_side(settings: dict[str, Any]) -> dict[str, Any]:
             async with engine_of(triple) as engine:
                 # What the probe has read is not counted, nor kept.
                 await engine.engine.reset_prefix_cache()
-                counted = engine.engine.generate = Counted(engine.engine)
+                counted = Counted(engine.engine)
                 block = engine.engine.vllm_config.cache_config.block_size
 
                 def draw(question: str, ask: Ask) -> Any:
@@ -85,11 +66,8 @@ def kind_side(settings: dict[str, Any]) -> dict[str, Any]:
                 wall, cpu = time.perf_counter(), cpu_seconds()
                 found = await InFlight(settings["in_flight"]).all(solve, triple.problems)
                 wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-            share = 1 - counted.num_cached / counted.num_prompt
             return {
-                "block_size": block, "texts": counted.num_texts,
-                "prompt_tokens": counted.num_prompt, "cached": counted.num_cached,
-                "computed_over_submitted": round(share, 3),
+                "block_size": block, **counted.figures(),
                 "wall_s": round(wall, 1), "cpu_s": round(cpu, 1),
                 "written": [sampled.text for one in found for _, sampled in one.used],
             }  # fmt: skip

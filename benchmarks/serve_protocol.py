@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from serve_triple import DemoTriple, InFlight, Problem, engine_of, load_average, write
+from serve_triple import Counted, DemoTriple, InFlight, Problem, engine_of, load_average, write
 
 from lorid.engines.vllm import VllmEngine
 from lorid.jsonl import write_jsonl
@@ -90,8 +90,12 @@ async def draw_both(
             "published": lambda problem: published(draw, problem, rounds=rounds),
         }
         found: dict[str, Any] = {}
+        counted = Counted(engine.engine)
+        await forget(engine)
         for name, side in sides.items():
+            counted.reset()
             found[name] = await timed(side, triple.problems, in_flight=in_flight)
+            found[f"{name} prompts"] = counted.figures()
             print(f"{name}: {found[name][1]:.1f} s", flush=True)
             await forget(engine)
             alone = await timed(side, triple.problems[:num_alone], in_flight=1)
@@ -102,7 +106,8 @@ async def draw_both(
 
 async def forget(engine: VllmEngine) -> None:
     """Empty the prefix cache: neither side reads what the other has left."""
-    assert await engine.engine.reset_prefix_cache() is not False
+    while await engine.engine.reset_prefix_cache() is False:
+        await asyncio.sleep(0.1)
 
 
 def require_same_texts(log: ProblemAttempts, transcript: Transcript) -> None:
@@ -161,11 +166,12 @@ def protocol_figures(
         "published: all rounds first, any agreed answer that is right": row(
             [score(item, policy=Policy(rule=ORACLE, max_rounds=rounds)) for item in judged],
             generations=3 * rounds, seconds=round(published_s, 1),
+            prompts=found["published prompts"],
             seconds_alone_a_question=round(found["published alone"][1] / num_alone, 2),
         ),
         f"lorid, paper, at most {rounds} rounds, live": row(
             [score(item, policy=policy) for item in judged],
-            generations=spent, seconds=round(ours_s, 1),
+            generations=spent, seconds=round(ours_s, 1), prompts=found["ours prompts"],
             seconds_alone_a_question=round(found["ours alone"][1] / num_alone, 2),
         ),
     }  # fmt: skip

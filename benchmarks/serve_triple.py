@@ -127,6 +127,39 @@ async def write(engine: VllmEngine, triple: DemoTriple, question: str, ask: Ask)
     )
 
 
+class Counted:
+    """Counts prompt tokens of all that an engine is asked from now on: it stands in its way."""
+
+    def __init__(self, engine: Any) -> None:
+        self.generate = engine.generate
+        engine.generate = self
+        self.num_texts = self.num_prompt = self.num_cached = 0
+
+    async def __call__(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        """vLLM's own, and a look at its last output."""
+        last: Any = None
+        async for output in self.generate(*arguments, **options):
+            last = output
+            yield output
+        if last is not None:
+            self.num_texts += 1
+            self.num_prompt += len(last.prompt_token_ids)
+            self.num_cached += last.num_cached_tokens or 0
+
+    def figures(self) -> dict[str, Any]:
+        """The counts, and the share of prompt tokens that was computed."""
+        return {
+            "texts": self.num_texts,
+            "prompt_tokens": self.num_prompt,
+            "cached": self.num_cached,
+            "computed_over_submitted": round(1 - self.num_cached / self.num_prompt, 3),
+        }
+
+    def reset(self) -> None:
+        """Count from nothing."""
+        self.num_texts = self.num_prompt = self.num_cached = 0
+
+
 class InFlight:
     """At most `most` at once; sums nothing up."""
 
