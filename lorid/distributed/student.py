@@ -262,6 +262,7 @@ class _Writer:
             truncated=completion.finish_reason == "length",
             num_tokens=completion.num_tokens,
             num_prompt_tokens=completion.num_prompt_tokens,
+            num_cached_tokens=completion.num_cached_tokens,
         )
 
 

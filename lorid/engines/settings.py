@@ -70,7 +70,7 @@ def engine_arguments(
         arguments["distributed_executor_backend"] = (
             "uni" if config.tensor_parallel_size == 1 else "mp"
         )
-        # vLLM takes 128 here: prompts of demo and tests are shorter, and only whole blocks are kept.
+        # Only whole blocks are kept for later; vLLM's 128 are more than the demo's prompts have.
         arguments["block_size"] = CPU_BLOCK_TOKENS
         # Compiling costs the teacher 15 s of start-up and gains nothing at this size.
         arguments["enforce_eager"] = True

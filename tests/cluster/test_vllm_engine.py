@@ -12,6 +12,7 @@ from small import adapter_folder
 from lorid.artifacts.adapters import WEIGHTS_FILE
 from lorid.config import ModelConfig
 from lorid.engines.base import GenerationRequest
+from lorid.engines.settings import CPU_BLOCK_TOKENS
 from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, EngineError
 from lorid.method.drivers import run_async
@@ -103,6 +104,15 @@ async def test_one_text_among_many_is_the_text_that_is_written_alone(engine):
         assert await engine.generate(asked[number]) == together[number]
 
 
+async def test_a_prompt_that_was_read_before_is_not_read_again(engine):
+    """Its whole blocks, that is: a question's rounds share them, and so do short prompts."""
+    question = "Ann has 31 pears and buys 5 more pears. Then she eats 2. How many are left?"
+    first = await engine.generate(ask(seed=1, question=question))
+    again = await engine.generate(ask(seed=2, question=question))
+    assert first.num_cached_tokens < again.num_cached_tokens < again.num_prompt_tokens
+    assert again.num_prompt_tokens - again.num_cached_tokens <= CPU_BLOCK_TOKENS
+
+
 async def test_a_text_comes_in_pieces_and_within_its_bound(engine):
     pieces: list[str] = []
     whole = await engine.generate(ask(seed=7), on_text=pieces.append)
@@ -158,8 +168,8 @@ async def likelihood(engine, role, triple) -> float:
     )
     greedy = SAMPLING.model_copy(update={"temperature": 0.0})
     adapter = None if role is None else engine.triples[triple].requests[role]
-    output = await engine._output(prompt, adapter=adapter, seed=0, sampling=greedy)
-    return output.cumulative_logprob
+    found = await engine._sampled(prompt, adapter=adapter, seed=0, sampling=greedy)
+    return found.outputs[0].cumulative_logprob
 
 
 async def expect_base_is_itself(engine, triples):
