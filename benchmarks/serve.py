@@ -29,7 +29,7 @@ def protocol(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         triple = demo_triple(args.store, Path(folder), num_problems=args.problems)
         return protocol_figures(
-            triple, rounds=args.rounds, in_flight=64, num_alone=8, log=args.attempts
+            triple, rounds=args.rounds, num_alone=4, log=args.attempts, budget_s=args.budget_s
         )
 
 
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--store", default="lorid-demo/store", help="of the demo")
     parser.add_argument("--problems", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--budget-s", type=float, default=1800, help="of --part protocol")
     parser.add_argument("--turns", type=int, default=3, help="of --part layouts")
     attempts = Path(tempfile.gettempdir()) / "lorid-serve-attempts.jsonl"
     parser.add_argument("--attempts", type=Path, default=attempts, help="log of --part protocol")

@@ -3,6 +3,7 @@
     bare         an asyncio loop that asks the engine itself: two texts at once, then the third
     method       the same through mutual feedback's own driver
     replica      StudentEngine as an object: slots, triple, seeds
+    web          the endpoint's routes around it, called in this process: all that is lorid's
     handle       StudentEngine as a deployment, called by a handle of Ray Serve
     http         the endpoint, by HTTP
     http no-op   GET /healthz of the same endpoint: Serve's own way in, without a question
@@ -25,8 +26,9 @@ from typing import Any
 
 import aiohttp
 import serve_paced
+from serve_inside import AsgiEndpoint
 from serve_paced import TRIPLE, OneTriple, Paced, PacedEngine, paced
-from serve_triple import NAME, demo_triple, engine_of, load_average
+from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
 
 from lorid.api import SolveRequest
 from lorid.client import Client
@@ -121,6 +123,18 @@ def posted(session: aiohttp.ClientSession, url: str) -> Way:
     return ask
 
 
+def inside(endpoint: AsgiEndpoint) -> Way:
+    """The way `web`."""
+
+    async def ask(question: str, max_rounds: int) -> Solved:
+        body = {"question": question, "max_rounds": max_rounds}
+        status, told = await endpoint.post("/v1/solve", body)
+        assert status == 200, told
+        return told["num_rounds"], answer_of(told["outcome"], told["answer"])
+
+    return ask
+
+
 def no_op(session: aiohttp.ClientSession, url: str) -> Way:
     """The way `http no-op`."""
 
@@ -159,15 +173,21 @@ async def closed_loop(
 async def in_turn(
     ways: dict[str, Way], questions: Sequence[str], *, rounds: int, in_flight: int, turns: int
 ) -> dict[str, dict[str, float]]:
-    """Each way's median milliseconds and questions a second; turn by turn, so that what else the
-    machine does hits all; answers equal, asserted against the first way's."""
+    """Each way's median milliseconds, questions a second, and processor milliseconds of a question.
+
+    These are of all processes, with what Ray does beside. Ways take turns, so that what else the
+    machine does hits all, and give the answers of the first way.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     rates: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, float] = dict.fromkeys(ways, 0.0)
     expected: dict[int, list[Solved]] = {}
     for turn in range(turns):
         some = questions[turn::turns]
         for name, way in ways.items():
+            before = cpu_seconds()
             answers, took, wall = await closed_loop(way, some, rounds=rounds, in_flight=in_flight)
+            cpu[name] += cpu_seconds() - before
             seconds[name] += took
             rates[name].append(len(some) / wall)
             if name != "http no-op":
@@ -176,6 +196,7 @@ async def in_turn(
         name: {
             "p50_ms": round(1000 * statistics.median(seconds[name]), 2),
             "questions_per_s": round(statistics.median(rates[name]), 1),
+            "processor_ms": round(1000 * cpu[name] / len(seconds[name]), 2),
         }
         for name in ways
     }
@@ -209,6 +230,7 @@ async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -
         "bare": bare,
         "method": driven(bare, AnswerChecker()),
         "replica": called(replica.solve),
+        "web": inside(AsgiEndpoint(replica)),
         "handle": called(lambda request: handle.solve.remote(request)),
         "http": posted(session, url),
         "http no-op": no_op(session, url),

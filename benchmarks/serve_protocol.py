@@ -10,13 +10,22 @@ replaying their log under our rule decides as ours did live.
 
 import asyncio
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from serve_triple import Counted, DemoTriple, InFlight, Problem, engine_of, load_average, write
+from serve_triple import (
+    Counted,
+    DemoTriple,
+    Problem,
+    cpu_seconds,
+    engine_of,
+    load_average,
+    write,
+)
 
 from lorid.engines.vllm import VllmEngine
 from lorid.jsonl import write_jsonl
@@ -29,7 +38,8 @@ from lorid.method.roles import Role
 from lorid.method.scoring import wilson_interval
 from lorid.method.stopping import ORACLE, Policy
 
-ROUNDS = 20
+# Of the published protocol's texts, sixty a question, they fill the engine many times over.
+AT_ONCE = 32
 Draw = Callable[[str, Ask], Any]
 
 
@@ -66,42 +76,70 @@ async def ours(
     return await run_async(generator, sample=lambda ask: draw(problem.question, ask))
 
 
-async def timed(
-    work: Callable[[Problem], Any], problems: Sequence[Problem], *, in_flight: int
-) -> tuple[list[Any], float]:
-    """What each problem gives, and the wall seconds of all."""
-    began = time.perf_counter()
-    found = await InFlight(in_flight).all(work, problems)
-    return found, time.perf_counter() - began
+class Side:
+    """One protocol: what each problem gave, seconds of all, and of problems one at a time."""
+
+    def __init__(self, work: Callable[[Problem], Any]) -> None:
+        self.work = work
+        self.found: list[Any] = []
+        self.alone: list[float] = []
+        self.wall_s = self.cpu_s = 0.0
+        self.num_prompt = self.num_cached = 0
+
+    async def together(self, problems: Sequence[Problem], counted: Counted) -> None:
+        """These problems at once."""
+        counted.reset()
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        self.found += await asyncio.gather(*(self.work(problem) for problem in problems))
+        self.wall_s += time.perf_counter() - wall
+        self.cpu_s += cpu_seconds() - cpu
+        self.num_prompt += counted.num_prompt
+        self.num_cached += counted.num_cached
+
+    async def one(self, problem: Problem) -> None:
+        """This problem while nothing else is asked."""
+        began = time.perf_counter()
+        await self.work(problem)
+        self.alone.append(time.perf_counter() - began)
+
+    def cost(self) -> dict[str, Any]:
+        """What it took."""
+        num = len(self.found)
+        return {
+            "seconds_a_question": round(self.wall_s / num, 3),
+            "processor_s_a_question": round(self.cpu_s / num, 3),
+            "median_seconds_alone": round(statistics.median(self.alone), 2),
+            "prompt_tokens_a_question": round(self.num_prompt / num, 1),
+            "computed_over_submitted": round(1 - self.num_cached / self.num_prompt, 3),
+        }
 
 
 async def draw_both(
-    triple: DemoTriple, *, rounds: int, in_flight: int, num_alone: int, checker: AnswerChecker
-) -> dict[str, Any]:
-    """Both protocols over all problems, then over some of them one at a time."""
+    triple: DemoTriple, *, rounds: int, num_alone: int, checker: AnswerChecker, budget_s: float
+) -> tuple[Side, Side]:
+    """Both protocols in turn over `AT_ONCE` problems, then the next, until the time is used up."""
     policy = Policy(rule="paper", max_rounds=rounds)
     async with engine_of(triple) as engine:
 
         def draw(question: str, ask: Ask) -> Any:
             return write(engine, triple, question, ask)
 
-        sides: dict[str, Callable[[Problem], Any]] = {
-            "ours": lambda problem: ours(draw, problem, policy=policy, checker=checker),
-            "published": lambda problem: published(draw, problem, rounds=rounds),
-        }
-        found: dict[str, Any] = {}
+        mine = Side(lambda problem: ours(draw, problem, policy=policy, checker=checker))
+        theirs = Side(lambda problem: published(draw, problem, rounds=rounds))
         counted = Counted(engine.engine)
-        await forget(engine)
-        for name, side in sides.items():
-            counted.reset()
-            found[name] = await timed(side, triple.problems, in_flight=in_flight)
-            found[f"{name} prompts"] = counted.figures()
-            print(f"{name}: {found[name][1]:.1f} s", flush=True)
-            await forget(engine)
-            alone = await timed(side, triple.problems[:num_alone], in_flight=1)
-            found[f"{name} alone"] = alone
-            await forget(engine)
-    return found
+        for problem in triple.problems[:num_alone]:
+            for side in (mine, theirs):
+                await forget(engine)
+                await side.one(problem)
+        began = time.monotonic()
+        for start in range(0, len(triple.problems), AT_ONCE):
+            for side in (mine, theirs):
+                await forget(engine)
+                await side.together(triple.problems[start : start + AT_ONCE], counted)
+            print(f"{len(mine.found)} questions: {mine.wall_s:.0f} and {theirs.wall_s:.0f} s")
+            if time.monotonic() - began > budget_s:
+                break
+    return mine, theirs
 
 
 async def forget(engine: VllmEngine) -> None:
@@ -143,46 +181,40 @@ def row(scores: Sequence[ProblemScore], *, generations: float, **more: Any) -> d
 
 
 def protocol_figures(
-    triple: DemoTriple, *, rounds: int, in_flight: int, num_alone: int, log: Path
+    triple: DemoTriple, *, rounds: int, num_alone: int, log: Path, budget_s: float
 ) -> dict[str, Any]:
     """Draw, assert, count; the published attempts go to `log`."""
     load = load_average()
+    policy = Policy(rule="paper", max_rounds=rounds)
     with AnswerChecker() as checker:
-        found = asyncio.run(
+        mine, theirs = asyncio.run(
             draw_both(
-                triple, rounds=rounds, in_flight=in_flight, num_alone=num_alone, checker=checker
+                triple, rounds=rounds, num_alone=num_alone, checker=checker, budget_s=budget_s
             )
         )
-        (lives, ours_s), (logs, published_s) = found["ours"], found["published"]
-        judged = [judge(item, checker) for item in logs]
-    policy = Policy(rule="paper", max_rounds=rounds)
-    for item, judged_item, live in zip(logs, judged, lives, strict=True):
+        judged = [judge(item, checker) for item in theirs.found]
+    for item, judged_item, live in zip(theirs.found, judged, mine.found, strict=True):
         require_same_texts(item, live)
         require_same_decision(judged_item, live, policy=policy)
-    write_jsonl(log, [attempts_row(item) for item in logs])
-    num = len(logs)
-    spent = sum(live.num_generations for live in lives) / num
-    table = {
-        "published: all rounds first, any agreed answer that is right": row(
-            [score(item, policy=Policy(rule=ORACLE, max_rounds=rounds)) for item in judged],
-            generations=3 * rounds, seconds=round(published_s, 1),
-            prompts=found["published prompts"],
-            seconds_alone_a_question=round(found["published alone"][1] / num_alone, 2),
-        ),
-        f"lorid, paper, at most {rounds} rounds, live": row(
-            [score(item, policy=policy) for item in judged],
-            generations=spent, seconds=round(ours_s, 1), prompts=found["ours prompts"],
-            seconds_alone_a_question=round(found["ours alone"][1] / num_alone, 2),
-        ),
-    }  # fmt: skip
+    write_jsonl(log, [attempts_row(item) for item in theirs.found])
+    num = len(judged)
+    spent = sum(live.num_generations for live in mine.found) / num
+    oracle = Policy(rule=ORACLE, max_rounds=rounds)
     return {
-        "problems": num, "rounds": rounds, "questions_in_flight": in_flight,
+        "problems": num, "rounds": rounds, "questions_at_once": AT_ONCE,
         "questions_alone": num_alone, "load_average": load,
-        "equal_texts": sum(len(live.used) for live in lives), "equal_decisions": num,
-        "protocols": table,
+        "equal_texts": sum(len(live.used) for live in mine.found), "equal_decisions": num,
+        "published, any agreed answer that is right": row(
+            [score(item, policy=oracle) for item in judged],
+            generations=3 * rounds, **theirs.cost(),
+        ),
+        "lorid, rule paper": row(
+            [score(item, policy=policy) for item in judged], generations=spent, **mine.cost()
+        ),
         "generations_ratio": round(3 * rounds / spent, 2),
-        "wall_ratio": round(published_s / ours_s, 2),
-        "bounds": [bound_row(judged, bound) for bound in range(1, rounds + 1)],
+        "wall_ratio": round(theirs.wall_s / mine.wall_s, 2),
+        "processor_ratio": round(theirs.cpu_s / mine.cpu_s, 2),
+        "lorid_at_most": [bound_row(judged, bound) for bound in range(1, rounds + 1)],
     }  # fmt: skip
 
 
