@@ -16,6 +16,7 @@ are asked the same questions in turn, with the same seeds, and their answers are
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import statistics
 import tempfile
@@ -291,6 +292,8 @@ def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
     """The endpoint of a graph, and the handle of its StudentEngine, for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
+    # Ray's workers would be nicer than the client and the bare engine that share their cores.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     prepare_environment()
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
