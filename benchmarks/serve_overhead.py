@@ -33,7 +33,7 @@ from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
 
 from lorid.api import SolveRequest
 from lorid.client import Client
-from lorid.engines.base import GenerationRequest, StudentTextEngine
+from lorid.engines.base import Completion, GenerationRequest, StudentTextEngine
 from lorid.method.answers import extract_answer
 from lorid.method.drivers import run_async
 from lorid.method.equivalence import AnswerChecker
@@ -43,8 +43,8 @@ from lorid.method.stopping import Policy
 from lorid.presets import demo
 
 MOST_ROUNDS = 20
-# What a way gives for a question: the number of rounds, and the answers that they met in, or none.
-Solved = tuple[int, str | None]
+# What a way gives for a question: the number of rounds, and whether the sides met in the last one.
+Solved = tuple[int, bool]
 Way = Callable[[str, int], Awaitable[Solved]]
 
 
@@ -53,19 +53,20 @@ class Bare:
 
     def __init__(self, engine: StudentTextEngine, *, triple: str, seed: int) -> None:
         self.engine, self.triple, self.seed = engine, triple, seed
+        self.checker = AnswerChecker()
 
-    async def text(self, question: str, ask: Ask) -> str:
+    async def text(self, question: str, ask: Ask) -> Completion:
         """One text, by the endpoint's seed."""
         request = GenerationRequest(
             question=question, role=ask.role, triple=self.triple, knowledge=ask.knowledge,
             seed=generation_seed(self.seed, question=question, ask=ask),
         )  # fmt: skip
-        return (await self.engine.generate(request)).text
+        return await self.engine.generate(request)
 
-    async def second(self, question: str, index: int) -> str:
+    async def second(self, question: str, index: int) -> Completion:
         """Knowledge, and the deep text that reads it."""
         knowledge = await self.text(question, Ask(role=Role.KNOWLEDGE_GENERATOR, round_index=index))
-        ask = Ask(role=Role.DEEP_REASONER, round_index=index, knowledge=knowledge)
+        ask = Ask(role=Role.DEEP_REASONER, round_index=index, knowledge=knowledge.text)
         return await self.text(question, ask)
 
     async def __call__(self, question: str, max_rounds: int) -> Solved:
@@ -78,11 +79,12 @@ class Bare:
                 self.second(question, index),
             )
             for text, side in zip(texts, (first, second), strict=True):
-                if answer := extract_answer(text):
+                is_cut = text.finish_reason == "length"
+                if answer := extract_answer(text.text, truncated=is_cut):
                     side.add(answer)
-            if met := first & second:
-                return index + 1, min(met)
-        return max_rounds, None
+            if any(self.checker.equal(one, other) for one in first for other in second):
+                return index + 1, True
+        return max_rounds, False
 
 
 def driven(bare: Bare, checker: AnswerChecker) -> Way:
@@ -90,12 +92,14 @@ def driven(bare: Bare, checker: AnswerChecker) -> Way:
 
     async def solve(question: str, max_rounds: int) -> Solved:
         async def sample(ask: Ask) -> Sampled:
-            return Sampled(text=await bare.text(question, ask))
+            completion = await bare.text(question, ask)
+            is_cut = completion.finish_reason == "length"
+            return Sampled(text=completion.text, truncated=is_cut)
 
         policy = Policy(rule="paper", max_rounds=max_rounds)
         generator = mutual_feedback(question, policy=policy, checker=checker)
         transcript = await run_async(generator, sample=sample)
-        return len(transcript.rounds), answer_of(transcript.outcome, transcript.answer)
+        return len(transcript.rounds), transcript.outcome == "agreed"
 
     return solve
 
@@ -106,7 +110,7 @@ def called(solve: Callable[[SolveRequest], Awaitable[Any]]) -> Way:
     async def ask(question: str, max_rounds: int) -> Solved:
         solved = await solve(SolveRequest(question=question, max_rounds=max_rounds))
         transcript = solved.answer
-        return len(transcript.rounds), answer_of(transcript.outcome, transcript.answer)
+        return len(transcript.rounds), transcript.outcome == "agreed"
 
     return ask
 
@@ -119,7 +123,7 @@ def posted(session: aiohttp.ClientSession, url: str) -> Way:
         async with session.post(f"{url}/v1/solve", json=body) as response:
             told = await response.json()
             assert response.status == 200, told
-            return told["num_rounds"], answer_of(told["outcome"], told["answer"])
+            return told["num_rounds"], told["outcome"] == "agreed"
 
     return ask
 
@@ -131,7 +135,7 @@ def inside(endpoint: AsgiEndpoint) -> Way:
         body = {"question": question, "max_rounds": max_rounds}
         status, told = await endpoint.post("/v1/solve", body)
         assert status == 200, told
-        return told["num_rounds"], answer_of(told["outcome"], told["answer"])
+        return told["num_rounds"], told["outcome"] == "agreed"
 
     return ask
 
@@ -142,14 +146,9 @@ def no_op(session: aiohttp.ClientSession, url: str) -> Way:
     async def ask(_: str, max_rounds: int) -> Solved:
         async with session.get(f"{url}/healthz") as response:
             await response.read()
-            return max_rounds, None
+            return max_rounds, False
 
     return ask
-
-
-def answer_of(outcome: Any, answer: str | None) -> str | None:
-    """The answer where the sides met; what is chosen without that, `Bare` does not know."""
-    return answer if str(outcome) == "agreed" else None
 
 
 async def closed_loop(
