@@ -60,6 +60,8 @@ bench: $(STAMP)  ## every benchmark, into benchmarks/results/
 	$(BIN)/python benchmarks/teacher.py
 	$(BIN)/python benchmarks/teacher_vllm.py
 	$(BIN)/python benchmarks/teach_all.py
+	test -d lorid-demo/store || $(BIN)/lorid demo
+	$(BIN)/python benchmarks/serve.py
 
 models: $(STAMP)  ## make the demo's models again from nothing (25 minutes)
 	$(BIN)/python -m lorid.training.pretrain --out lorid/demo/models

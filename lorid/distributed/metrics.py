@@ -88,22 +88,21 @@ class Metrics:
         self.rounds.observe(len(transcript.rounds))
         self.generations.labels("used").inc(transcript.num_generations - transcript.num_wasted)
         self.generations.labels("wasted").inc(transcript.num_wasted)
-        self._cost(answered, prompt=transcript.num_prompt_tokens, completion=transcript.num_tokens)
+        self._cost(answered)
 
     def wrote(self, answered: Answered[Sampled]) -> None:
         """One text was written outside of mutual feedback."""
-        sampled = answered.answer
         self.generations.labels("used").inc()
-        self._cost(answered, prompt=sampled.num_prompt_tokens, completion=sampled.num_tokens)
+        self._cost(answered)
 
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _cost(
-        self, answered: Answered[Transcript] | Answered[Sampled], *, prompt: int, completion: int
-    ) -> None:
-        self.tokens.labels("prompt").inc(prompt)
-        self.tokens.labels("completion").inc(completion)
+    def _cost(self, answered: Answered[Transcript] | Answered[Sampled]) -> None:
+        answer = answered.answer
+        self.tokens.labels("prompt").inc(answer.num_prompt_tokens)
+        self.tokens.labels("cached_prompt").inc(answer.num_cached_tokens)
+        self.tokens.labels("completion").inc(answer.num_tokens)
         self.latency.labels("queue").observe(answered.waited_s)
         self.latency.labels("solve").observe(answered.worked_s)

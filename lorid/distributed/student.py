@@ -221,7 +221,7 @@ class StudentEngine:
         write = _Writer(self, request.question, seed=chosen, triple=triple.address, is_item=is_item)
 
         def judged(index: int, one: Round) -> None:
-            # The generator is advanced in a thread.
+            # The generator may be advanced in a thread.
             if watch is not None:
                 event = RoundEvent(round=index + 1, body=round_body(one))
                 loop.call_soon_threadsafe(watch, event)
@@ -287,6 +287,7 @@ class _Writer:
                 truncated=completion.finish_reason == "length",
                 num_tokens=completion.num_tokens,
                 num_prompt_tokens=completion.num_prompt_tokens,
+                num_cached_tokens=completion.num_cached_tokens,
             )
             span.set_attributes(told(sampled))
         return sampled

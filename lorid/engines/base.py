@@ -9,7 +9,7 @@ names the one that it wants.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -37,12 +37,16 @@ class GenerationRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What came back; token counts are the engine's."""
+    """What came back; token counts are the engine's.
+
+    `num_cached_tokens` are those of the prompt that the engine had read before.
+    """
 
     text: str
     finish_reason: FinishReason
     num_prompt_tokens: int
     num_tokens: int
+    num_cached_tokens: int = field(default=0, compare=False)
 
 
 # Called with each further piece of a text, on the engine's event loop.

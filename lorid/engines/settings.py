@@ -12,6 +12,9 @@ from lorid.artifacts.adapters import engine_rank
 from lorid.config import EngineConfig, ModelConfig
 from lorid.method.roles import Role
 
+# The fewest that its kernels on the CPU are made for; on GPUs vLLM's own 16 stays.
+CPU_BLOCK_TOKENS = 32
+
 
 def set_environment(config: EngineConfig, *, student: ModelConfig) -> None:
     """What vLLM reads from the environment when it is imported."""
@@ -67,6 +70,8 @@ def engine_arguments(
         arguments["distributed_executor_backend"] = (
             "uni" if config.tensor_parallel_size == 1 else "mp"
         )
+        # Only whole blocks are kept for later; vLLM's 128 are more than the demo's prompts have.
+        arguments["block_size"] = CPU_BLOCK_TOKENS
         # Compiling costs the teacher 15 s of start-up and gains nothing at this size.
         arguments["enforce_eager"] = True
         # A seeded request whose prompt is split over two steps ends the engine on the CPU

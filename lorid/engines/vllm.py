@@ -198,12 +198,13 @@ class VllmEngine:
         asked: dict[str, LoRARequest | None] = {} if self.merged_role else {"base": None}
         asked |= {str(role): request for role, request in loaded.requests.items()}
         # The same prompt for all: then a text that equals the base's means an idle adapter.
-        outputs = await asyncio.gather(
+        founds = await asyncio.gather(
             *(
-                self._output(prompt, adapter=adapter, seed=0, sampling=greedy)
+                self._sampled(prompt, adapter=adapter, seed=0, sampling=greedy)
                 for adapter in asked.values()
             )
         )
+        outputs = [found.outputs[0] for found in founds]
         for name, output in zip(asked, outputs, strict=True):
             if not math.isfinite(output.cumulative_logprob):
                 raise AdapterMismatch(f"{name}: its likelihoods are not finite numbers")
@@ -248,6 +249,10 @@ class VllmEngine:
             max_rank=self.max_rank,
             num_roles=self.num_roles,
         )
+        if self.num_triples and not self.config.num_gpus:
+            from lorid.engines.cpu_lora import use_dense_lora
+
+            use_dense_lora()
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:
@@ -319,7 +324,7 @@ class VllmEngine:
         schema: Mapping[str, Any] | None = None,
         on_text: TextSink | None = None,
     ) -> Completion:
-        output = await self._output(
+        found = await self._sampled(
             prompt,
             adapter=adapter,
             seed=seed,
@@ -327,14 +332,16 @@ class VllmEngine:
             schema=schema,
             on_text=on_text,
         )
+        output = found.outputs[0]
         return Completion(
             text=output.text.strip(),
             finish_reason=cast("FinishReason", output.finish_reason or "abort"),
             num_prompt_tokens=len(prompt),
             num_tokens=len(output.token_ids),
+            num_cached_tokens=found.num_cached_tokens or 0,
         )
 
-    async def _output(
+    async def _sampled(
         self,
         prompt: list[int],
         *,
@@ -378,4 +385,4 @@ class VllmEngine:
             if self.engine.errored:
                 raise EngineDied(f"the engine has died: {cause}") from error
             raise EngineError(f"generation failed: {type(error).__name__}: {cause}") from error
-        return final.outputs[0]
+        return final

@@ -13,7 +13,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from lorid.method.feedback import Ask, MutualFeedback, Reply, Sampled, Transcript
+from lorid.method.equivalence import is_plain
+from lorid.method.feedback import (
+    Ask,
+    MutualFeedback,
+    Reply,
+    Sampled,
+    Transcript,
+    attempt_from,
+)
+from lorid.method.roles import Role
 
 Step = tuple[Ask, ...] | Transcript
 
@@ -43,8 +52,8 @@ async def run_async(
     """Drive the generator with a coroutine; all asks that may start are sampled at the same time.
 
     When the question is decided, one of its needed asks fails, or this call is cancelled, whatever
-    is still being sampled is cancelled, and has ended when this returns. Answers are compared in a
-    thread: symbolic comparisons take long enough to hold up everything else on the loop.
+    is still being sampled is cancelled, and has ended when this returns. Answers that are not all
+    plain numbers are compared in a thread: formulas may hold up everything else on the loop.
     """
 
     async def reply(ask: Ask) -> Reply:
@@ -55,20 +64,48 @@ async def run_async(
 
     # A dictionary for its order: replies are handed over in the order of their asks.
     running: dict[asyncio.Task[Reply], None] = {}
+    steps = _Steps(generator)
     try:
-        step = await asyncio.to_thread(_advanced, generator, None)
+        step = await steps.next(None)
         while not isinstance(step, Transcript):
             running |= dict.fromkeys(asyncio.create_task(reply(ask)) for ask in step)
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             replies = [task.result() for task in running if task in done]
             for task in done:
                 del running[task]
-            step = await asyncio.to_thread(_advanced, generator, replies)
+            step = await steps.next(replies)
         return _with_leftovers(step, running)
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+class _Steps:
+    """Advances a generator on the loop, or in a thread from the first answer that is no number.
+
+    Most answers are numbers, and a way through a thread and back costs up to a millisecond or more
+    on a busy machine: more than everything else that mutual feedback does.
+    """
+
+    def __init__(self, generator: MutualFeedback) -> None:
+        self.generator, self.are_plain = generator, True
+
+    async def next(self, replies: Sequence[Reply] | None) -> Step:
+        """The next step."""
+        self.are_plain = self.are_plain and all(map(_is_plain, replies or ()))
+        if self.are_plain:
+            return _advanced(self.generator, replies)
+        return await asyncio.to_thread(_advanced, self.generator, replies)
+
+
+def _is_plain(reply: Reply) -> bool:
+    """Whether nothing in it takes long to compare with plain numbers."""
+    ask, sampled = reply
+    if ask.role is Role.KNOWLEDGE_GENERATOR or isinstance(sampled, Exception):
+        return True
+    answer = attempt_from(sampled).answer
+    return answer is None or is_plain(answer)
 
 
 @dataclass(kw_only=True)

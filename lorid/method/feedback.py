@@ -54,6 +54,8 @@ class Sampled:
     truncated: bool = False
     num_tokens: int = 0
     num_prompt_tokens: int = 0
+    # Depends on what the engine has read before, so it is not compared.
+    num_cached_tokens: int = field(default=0, compare=False)
 
     def to_element(self) -> dict[str, Any]:
         """The element of an attempts file."""
@@ -96,6 +98,7 @@ class Effort:
     num_cut_short: int = 0
     num_tokens: int = 0
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
 
     def with_leftovers(self, finished: Sequence[Sampled], *, num_cut_short: int) -> "Effort":
         """This effort and what was under way when the question was decided."""
@@ -106,6 +109,8 @@ class Effort:
             num_tokens=self.num_tokens + sum(one.num_tokens for one in finished),
             num_prompt_tokens=self.num_prompt_tokens
             + sum(one.num_prompt_tokens for one in finished),
+            num_cached_tokens=self.num_cached_tokens
+            + sum(one.num_cached_tokens for one in finished),
         )
 
 
@@ -145,6 +150,11 @@ class Transcript:
     def num_prompt_tokens(self) -> int:
         """Tokens that were read for the texts that came back."""
         return self.effort.num_prompt_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """How many of those the engine had read before."""
+        return self.effort.num_cached_tokens
 
     def attempts_row(self, *, problem_id: str, gold: str | None = None) -> dict[str, Any]:
         """One line of the attempts file: everything that a replay needs, of the rounds used."""
@@ -287,6 +297,7 @@ class _Question:
             num_used=len(self.used),
             num_tokens=sum(sampled.num_tokens for _, sampled in self.used),
             num_prompt_tokens=sum(sampled.num_prompt_tokens for _, sampled in self.used),
+            num_cached_tokens=sum(sampled.num_cached_tokens for _, sampled in self.used),
         )
         return Transcript(
             question=self.question,

@@ -12,6 +12,7 @@ from small import adapter_folder
 from lorid.artifacts.adapters import WEIGHTS_FILE
 from lorid.config import ModelConfig
 from lorid.engines.base import GenerationRequest
+from lorid.engines.settings import CPU_BLOCK_TOKENS
 from lorid.engines.vllm import VllmEngine
 from lorid.errors import AdapterMismatch, ConfigError, EngineError
 from lorid.method.drivers import run_async
@@ -103,6 +104,15 @@ async def test_one_text_among_many_is_the_text_that_is_written_alone(engine):
         assert await engine.generate(asked[number]) == together[number]
 
 
+async def test_a_prompt_that_was_read_before_is_not_read_again(engine):
+    """Its whole blocks, that is: a question's rounds share them, and so do short prompts."""
+    question = "Ann has 31 pears and buys 5 more pears. Then she eats 2. How many are left?"
+    first = await engine.generate(ask(seed=1, question=question))
+    again = await engine.generate(ask(seed=2, question=question))
+    assert first.num_cached_tokens < again.num_cached_tokens < again.num_prompt_tokens
+    assert again.num_prompt_tokens - again.num_cached_tokens <= CPU_BLOCK_TOKENS
+
+
 async def test_a_text_comes_in_pieces_and_within_its_bound(engine):
     pieces: list[str] = []
     whole = await engine.generate(ask(seed=7), on_text=pieces.append)
@@ -118,6 +128,39 @@ async def test_the_base_stays_itself_among_requests_with_adapters(engine):
     await expect_base_is_itself(engine, ["first"])
 
 
+@pytest.mark.parametrize("is_prefill", [True, False])
+async def test_dense_products_are_what_each_tokens_own_adapter_gives(is_prefill):
+    import torch
+    from vllm.lora.layers import LoRAMapping
+
+    from lorid.engines.cpu_lora import DenseLora
+
+    torch.manual_seed(1)
+    widths, rank, ids = (24, 8), 4, (2, 2, 0, 3, 1, 1, 0, 3)
+    first = tuple(torch.randn(4, 1, rank, 16) for _ in widths)
+    second = tuple(torch.randn(4, 1, width, rank) for width in widths)
+    x, y = torch.randn(len(ids), 16), torch.randn(len(ids), sum(widths))
+    lora = DenseLora(64, 8, torch.device("cpu"))
+    mapping = LoRAMapping(index_mapping=ids, prompt_mapping=ids, is_prefill=is_prefill)
+    # vLLM's slots hold adapters in any order; the last one is empty.
+    slots = [3, 1, 2, None]
+    lora.update_metadata(mapping, slots, 4, 100)
+    written = y.clone()
+    lora.add_lora_linear(written, x, first, second, 2.0, widths)
+    for row, number in enumerate(ids):
+        expected = y[row]
+        if number:
+            slot = slots.index(number)
+            added = [
+                2.0 * x[row] @ a[slot, 0].T @ b[slot, 0].T
+                for a, b in zip(first, second, strict=True)
+            ]
+            expected = expected + torch.cat(added)
+        torch.testing.assert_close(written[row], expected)
+    # Nothing at all, not only little.
+    assert torch.equal(written[2], y[2])
+
+
 async def likelihood(engine, role, triple) -> float:
     """Of a greedy text by a role of a triple; role None is the base."""
     prompt = encode_prompt(
@@ -125,8 +168,8 @@ async def likelihood(engine, role, triple) -> float:
     )
     greedy = SAMPLING.model_copy(update={"temperature": 0.0})
     adapter = None if role is None else engine.triples[triple].requests[role]
-    output = await engine._output(prompt, adapter=adapter, seed=0, sampling=greedy)
-    return output.cumulative_logprob
+    found = await engine._sampled(prompt, adapter=adapter, seed=0, sampling=greedy)
+    return found.outputs[0].cumulative_logprob
 
 
 async def expect_base_is_itself(engine, triples):

@@ -46,6 +46,7 @@ def test_what_was_answered_is_counted(endpoint):
     assert seen["lorid_generations_total{use=used}"] == 13 == len(engine.history)
     assert seen["lorid_generations_total{use=wasted}"] == 0
     assert seen["lorid_tokens_total{kind=prompt}"] == 13
+    assert seen["lorid_tokens_total{kind=cached_prompt}"] == 0
     assert seen["lorid_items_total{verdict=correct}"] == 2
     assert seen["lorid_items_total{verdict=error}"] == 1
     assert seen["lorid_errors_total{type=bad_item}"] == 1

@@ -247,6 +247,8 @@ def test_a_draining_endpoint_finishes_what_runs_and_refuses_the_rest(web):
     with TestClient(app) as client, ThreadPoolExecutor(1) as pool:
         graded = pool.submit(client.post, "/v1/grade", json={"items": items})
         has_begun.wait()
+        while "lorid_items_inside 2.0" not in client.get("/metrics").text:
+            pass
         app.admission.is_draining = True
         response = client.post("/v1/solve", json={"question": QUESTION})
         assert (response.status_code, response.json()["error"]["type"]) == (503, "draining")

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -253,3 +254,21 @@ def test_batches_stay_full_and_transcripts_come_in_order():
 
 def test_an_empty_batch_asks_nothing():
     assert run_batch([], sample_many=lambda asked: pytest.fail("asked"), max_asks=4) == []
+
+
+async def test_the_loop_goes_on_while_formulas_are_compared():
+    went_on = threading.Event()
+
+    class Slow(AnswerChecker):
+        def equal(self, a: str, b: str) -> bool:
+            assert went_on.wait(FOREVER_S)
+            return True
+
+    async def sample(ask: Ask) -> Sampled:
+        asyncio.get_running_loop().call_later(0.01, went_on.set)
+        is_deep = ask.role is Role.DEEP_REASONER
+        return Sampled(text="--> 2\\sqrt{2} END" if is_deep else "--> \\sqrt{8} END")
+
+    generator = mutual_feedback("q", policy=Policy(rule="paper"), checker=Slow())
+    transcript = await run_async(generator, sample=sample)
+    assert (transcript.answer, transcript.outcome) == ("\\sqrt{8}", Outcome.AGREED)

@@ -1,0 +1,62 @@
+"""An engine whose texts take as long as the question says, and never agree: what is left is ours.
+
+"0.02 s, question 7": every text takes 20 ms
+"""
+
+import asyncio
+
+from lorid.config import EndpointConfig
+from lorid.distributed.sources import TripleFiles, Wanted
+from lorid.engines.base import Completion, GenerationRequest, TextSink
+from lorid.engines.scripted import ScriptedEngine
+from lorid.method.roles import Role
+from lorid.presets import demo
+
+TRIPLE = "triple/demo/0123456789ab"
+
+
+def paced(seconds: float, number: int) -> str:
+    """A question whose texts take so long."""
+    return f"{seconds} s, question {number}"
+
+
+class PacedEngine(ScriptedEngine):
+    """Each text's answer is its seed: a question takes all the rounds that it may."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys((*Role, None), _seed))
+
+    async def generate(
+        self, request: GenerationRequest, *, on_text: TextSink | None = None
+    ) -> Completion:
+        """See `TextEngine`; nothing is kept of what was asked."""
+        await asyncio.sleep(float(request.question.partition(" ")[0]))
+        self.history.clear()
+        return await super().generate(request, on_text=on_text)
+
+
+def _seed(request: GenerationRequest) -> str:
+    return f"So it is {request.seed}.\n--> {request.seed} END"
+
+
+class Paced:
+    """The factory, for the replica's process."""
+
+    def __call__(self, _: EndpointConfig) -> PacedEngine:
+        return PacedEngine()
+
+
+class OneTriple:
+    """A source of one triple without files."""
+
+    def wanted(self) -> Wanted:
+        """See `TripleSource`."""
+        return Wanted(address=TRIPLE)
+
+    def earlier(self) -> list[Wanted]:
+        """See `TripleSource`."""
+        return []
+
+    def fetch(self, address: str) -> TripleFiles:
+        """See `TripleSource`."""
+        return TripleFiles(address=address, folders={}, config=demo().endpoint())
