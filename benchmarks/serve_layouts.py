@@ -34,6 +34,7 @@ from serve_triple import (
 )
 
 from lorid.config import SamplingConfig
+from lorid.engines import settings as engine_settings
 from lorid.engines.base import GenerationRequest
 from lorid.engines.vllm import VllmEngine
 from lorid.method.roles import Role
@@ -125,15 +126,13 @@ def merge(triple: DemoTriple, folder: Path, *, roles: Sequence[Role] = ROLES) ->
 @contextlib.asynccontextmanager
 async def plain_engine(triple: DemoTriple) -> AsyncIterator[VllmEngine]:
     """The shared engine with vLLM's own operators."""
-    import lorid.engines.cpu_lora as cpu_lora
-
-    ours, cpu_lora.use_dense_lora = cpu_lora.use_dense_lora, lambda: None
+    ours, engine_settings.CPU_LORA_WORKER = engine_settings.CPU_LORA_WORKER, "auto"
     try:
         async with engine_of(triple, sampling=greedy(triple)) as engine:
-            cpu_lora.use_dense_lora = ours
+            engine_settings.CPU_LORA_WORKER = ours
             yield engine
     finally:
-        cpu_lora.use_dense_lora = ours
+        engine_settings.CPU_LORA_WORKER = ours
 
 
 async def in_turn(triple: DemoTriple, folder: Path, *, turns: int) -> dict[str, Meter]:

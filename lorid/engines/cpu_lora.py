@@ -1,6 +1,6 @@
 """Adapters in a mixed batch on the CPU: whole matrix products instead of a copy a token.
 
-    use_dense_lora()        # before the engine starts
+    AsyncEngineArgs(worker_cls="lorid.engines.cpu_lora.DenseLoraWorker", ...)
 
 vLLM's PyTorch operators for LoRA on the CPU copy the adapter's matrices once for every token of the
 batch, and then multiply token by token: with the demo's base that is more work than the base
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
+from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 class DenseLora(PunicaWrapperCPU):
@@ -59,7 +60,13 @@ class DenseLora(PunicaWrapperCPU):
                 out.addmm_(shrunk, second[number, 0].T)
 
 
-def use_dense_lora() -> None:
-    """Have vLLM take `DenseLora` on the CPU."""
-    name = f"{DenseLora.__module__}.{DenseLora.__qualname__}"
-    current_platform.get_punica_wrapper = lambda: name
+class DenseLoraWorker(CPUWorker):
+    """vLLM's worker on the CPU, with `DenseLora`.
+
+    vLLM makes it by its name in the engine's own process; what is set elsewhere does not get there.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        name = f"{DenseLora.__module__}.{DenseLora.__qualname__}"
+        current_platform.get_punica_wrapper = lambda: name
+        super().__init__(*arguments, **options)

@@ -14,6 +14,8 @@ from lorid.method.roles import Role
 
 # The fewest that its kernels on the CPU are made for; on GPUs vLLM's own 16 stays.
 CPU_BLOCK_TOKENS = 32
+# vLLM's worker with operators that copy no adapter for each token.
+CPU_LORA_WORKER = "lorid.engines.cpu_lora.DenseLoraWorker"
 
 
 def set_environment(config: EngineConfig, *, student: ModelConfig) -> None:
@@ -88,4 +90,6 @@ def engine_arguments(
             "max_cpu_loras": num_slots,
             "max_lora_rank": engine_rank([max_rank]),
         }
+        if not config.num_gpus:
+            arguments["worker_cls"] = CPU_LORA_WORKER
     return arguments

@@ -249,10 +249,6 @@ class VllmEngine:
             max_rank=self.max_rank,
             num_roles=self.num_roles,
         )
-        if self.num_triples and not self.config.num_gpus:
-            from lorid.engines.cpu_lora import use_dense_lora
-
-            use_dense_lora()
         try:
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:
