@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from lorid.method.problems import MAX_TEXT_CHARS
+from lorid.method.stopping import LiveRule
 from lorid.sections import Section
 
 # What one request may hold at most, whatever the config says.
@@ -135,8 +136,26 @@ class ServingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Grading of the test split through the endpoint."""
+    """Evaluation: which questions, how they are asked, and what is done with failures.
 
+    `questions` are the run's own test split, or a JSONL file of GSM8K, MATH or LoRID rows, or a
+    split on the hub as ID:CONFIG:SPLIT; `num_questions` takes the first of them. `grade_base` also
+    asks the base without an adapter.
+
+    `draw_by` is the rule that rounds are drawn by, None the run's own: `majority` draws all of
+    them, so that every rule can be replayed exactly. Questions whose log ends before the run's rule
+    would have stopped are judged by the rounds there are; `redraw` asks them again. Questions that
+    got no answer for a reason that may pass stop the stage, and the next run asks them again;
+    `accept_errors` counts them as not answered.
+
+    One request holds `items_per_request` questions, and `requests_in_flight` run at once.
+    """
+
+    questions: Annotated[str, Field(min_length=1)] | None = None
+    num_questions: Annotated[int, Field(ge=1)] | None = None
+    grade_base: bool = True
+    draw_by: LiveRule | None = None
+    redraw: bool = False
+    accept_errors: bool = False
     items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
     requests_in_flight: Annotated[int, Field(ge=1)] = 2
-    grade_base: bool = True

@@ -14,10 +14,10 @@ from lorid.method.attempts import JudgedAttempts
 from lorid.method.calibration import calibrate
 from lorid.method.comparison import ComparedRule, compare
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Sampled, attempt_from
+from lorid.method.marking import score_alone
 from lorid.method.replay import ProblemScore
 from lorid.method.scoring import Summary, accuracy_of, summarize
-from lorid.method.stopping import Outcome, Policy
+from lorid.method.stopping import Policy
 from lorid.report.data import FEEDBACK_RULES, ReportData
 
 MUTUAL_FEEDBACK = "mutual feedback"
@@ -75,21 +75,7 @@ def method_rows(
 def _base_row(
     answers: Sequence[Mapping[str, Any]], checker: AnswerChecker, *, unseen: set[str]
 ) -> MethodRow:
-    scores: list[ProblemScore] = []
-    for row in answers:
-        sampled = Sampled(text=row["text"], truncated=row["finish_reason"] == "length")
-        answer = attempt_from(sampled).answer
-        scores.append(
-            ProblemScore(
-                problem_id=row["problem_id"],
-                answer=answer,
-                outcome=Outcome.AGREED if answer else Outcome.NO_ANSWER,
-                confidence=1.0 if answer else None,
-                num_rounds=1,
-                num_generations=1,
-                correct=answer is not None and checker.equal(answer, row["gold"]),
-            )
-        )
+    scores = [score_alone(row, checker) for row in answers]
     summary = summarize(scores, policy=Policy(rule="intuitive-only", max_rounds=1))
     return _row("base model alone", scores, summary=summary, unseen=unseen)
 

@@ -163,15 +163,28 @@ def test_fused_training_gives_the_adapters_of_three_workers(trained, tmp_path):
             assert torch.allclose(weight, separate[address][name], atol=1e-3)
 
 
-def test_a_port_in_use_is_named_before_anything_starts(trained):
+def test_a_port_in_use_is_named_before_anything_starts(trained, tmp_path):
+    # A question of its own, so that the evaluation is neither done nor logged already.
+    (tmp_path / "own.jsonl").write_text(json.dumps({"question": "2 + 3?", "answer": "#### 5"}))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        # The base's turn is an input, so that the evaluation is not done already.
-        config = changed(trained, f"serving.port={port}", "evaluation.grade_base=false")
+        own = f"evaluation.questions={tmp_path / 'own.jsonl'}"
+        config = changed(trained, f"serving.port={port}", own)
         with pytest.raises(ServeError, match=rf"{port}: .*; .*serving\.port"):
             run_pipeline(config, stages=("evaluate",), announce=lambda _: None)
+
+
+def test_another_rule_is_marked_again_without_an_endpoint(trained):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = changed(trained, f"serving.port={port}", "feedback.rule=same-round")
+        records = run_pipeline(config, stages=("train", "evaluate"), announce=lambda _: None)
+    details = records["evaluate"].details
+    assert (details["rule"], details["num_reused"], details["num_problems"]) == ("same-round", 6, 6)
 
 
 def test_a_teacher_that_cannot_be_loaded_is_one_line(trained, tmp_path):

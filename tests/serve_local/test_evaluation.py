@@ -1,0 +1,203 @@
+"""Evaluation: every text is logged as it comes, kills lose nothing, figures are a replay."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from evaluation_driver import problems_of, run
+from scripting import texts
+from triple_files import publish_triple, write_base
+
+from lorid.artifacts.records import fetch
+from lorid.artifacts.shards import UploadedKeys
+from lorid.artifacts.store import open_store
+from lorid.engines.scripted import ScriptedEngine
+from lorid.errors import EngineError, PromptTooLong, ServeError
+from lorid.jsonl import read_jsonl
+from lorid.method.attempts import parse_attempts_line
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.replay import replay
+from lorid.method.roles import Role
+from lorid.method.stopping import Policy
+
+NUM_PROBLEMS = int(os.environ.get("LORID_EVALUATION_PROBLEMS", "40"))
+NUM_KILLS = int(os.environ.get("LORID_EVALUATION_KILLS", "1"))
+
+
+class Asked:
+    """A scripted engine whose texts depend on the seed alone, as a real one's do; it counts."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.broken: dict[str, Exception] = {}
+        self.more = threading.Condition()
+        self.engine = ScriptedEngine({role: self.write for role in [*Role, None]})
+
+    def write(self, request) -> str:
+        with self.more:
+            self.counts[request.question, str(request.role)] += 1
+            self.more.notify_all()
+        if request.question in self.broken:
+            raise self.broken[request.question]
+        return texts(str(request.seed % 3))[0]
+
+    def wait_for(self, number: int) -> None:
+        """Wait until so many texts more have been asked for."""
+        with self.more:
+            until = self.counts.total() + number
+            assert self.more.wait_for(lambda: self.counts.total() >= until, timeout=50)
+
+    def num_questions(self) -> Counter[str]:
+        """How often each question was begun."""
+        first = str(Role.INTUITIVE_REASONER)
+        return Counter({q: n for (q, role), n in self.counts.items() if role == first})
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+@pytest.fixture
+def stage(asked, served, tmp_path):
+    """Runs the stage in a store of its own, here or in a process; the same endpoint answers."""
+    url = served(asked.engine, max_rounds=4)
+    base = write_base(tmp_path / "base")
+
+    class Stage:
+        def __init__(self, name: str) -> None:
+            store = open_store(str(tmp_path / name))
+            triple = publish_triple(store, tmp_path / f"{name}-made", base=base)
+            self.store = store
+            self.arguments = {
+                "store": store.uri, "url": url, "triple": triple.address,
+                "num_problems": NUM_PROBLEMS,
+            }  # fmt: skip
+
+        def run(self, **changes):
+            return run(**{**self.arguments, **changes})
+
+        def start(self) -> subprocess.Popen:
+            driver = Path(__file__).with_name("evaluation_driver.py")
+            command = [sys.executable, str(driver), json.dumps(self.arguments)]
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+        def files(self, record) -> dict[str, list[dict]]:
+            folder = fetch(self.store, record, into=tmp_path / record.version)
+            return {
+                path.stem: [row for _, row in read_jsonl(path)]
+                for path in sorted(folder.glob("*.jsonl"))
+            }
+
+        def logged(self) -> set[str]:
+            """The questions in the shards of the store."""
+            keys = [key for key in self.store.list("attempts/") if "/mutual/" in key]
+            lines = [line for key in keys for line in self.store.read(key).split(b"\n") if line]
+            return {json.loads(line)["question"] for line in lines if line.endswith(b"}")}
+
+    return Stage
+
+
+def test_kills_lose_nothing_that_was_logged_and_end_in_the_same_attempts(stage, asked):
+    undisturbed = stage("undisturbed")
+    expected = undisturbed.files(undisturbed.run())
+    asked.counts.clear()
+
+    killed, chance = stage("killed"), random.Random(7)
+    for _ in range(NUM_KILLS):
+        before = killed.logged()
+        driver = killed.start()
+        asked.wait_for(chance.randint(10, NUM_PROBLEMS))
+        driver.kill()
+        driver.wait()
+        assert killed.logged() >= before
+    safe = killed.logged()
+    assert 0 < len(safe) < NUM_PROBLEMS
+    asked.counts.clear()
+    record = killed.run()
+    assert not asked.num_questions().keys() & safe
+    assert killed.files(record) == expected
+    assert record.details["num_reused"] == len(safe)
+    assert len(expected["base"]) == NUM_PROBLEMS
+
+
+def test_figures_are_the_replay_of_what_was_logged(stage):
+    one = stage("store")
+    record = one.run()
+    attempts = [parse_attempts_line(row) for row in one.files(record)["attempts"]]
+    with AnswerChecker() as checker:
+        scores = replay(attempts, policy=Policy(max_rounds=4), checker=checker)
+    details = record.details
+    assert details["num_correct"] == sum(score.correct is True for score in scores)
+    assert 0 < details["num_correct"] < NUM_PROBLEMS
+    assert details["mean_rounds"] == sum(score.num_rounds for score in scores) / NUM_PROBLEMS
+    assert details["num_short"] == details["num_errors"] == 0
+    assert details["against_base"]["num_problems"] == NUM_PROBLEMS
+
+
+def test_another_rule_is_judged_without_asking_and_says_what_it_lacks(stage, asked):
+    one = stage("store")
+    one.run()
+    asked.counts.clear()
+    paper = one.run(rule="same-round")
+    assert asked.counts.total() == 0
+    assert paper.details["num_reused"] == NUM_PROBLEMS
+    assert 0 < paper.details["num_short"] < NUM_PROBLEMS
+    drawn = one.run(rule="majority", redraw=True)
+    assert drawn.details["num_short"] == 0
+    assert {len(row["deep"]) for row in one.files(drawn)["attempts"]} == {4}
+    # All rounds are there now, so every rule is exact, and the first one what it was.
+    asked.counts.clear()
+    exact = one.run(rule="bayes")
+    assert (asked.counts.total(), exact.details["num_short"]) == (0, 0)
+
+
+def test_what_failed_is_asked_again_and_what_cannot_be_answered_is_recorded(
+    stage, asked, monkeypatch
+):
+    monkeypatch.setattr("lorid.batches.MAX_TRIES", 2)
+    one = stage("store")
+    asked.broken["What is 3?"] = EngineError("once")
+    asked.broken["What is 5?"] = PromptTooLong("the prompt has 5000 tokens")
+    with pytest.raises(ServeError, match=r"1 of 40 problems got no answer.*run again"):
+        one.run(num_problems=40)
+    assert len(one.logged()) == 38
+    del asked.broken["What is 3?"]
+    asked.counts.clear()
+    record = one.run(num_problems=40)
+    assert set(asked.num_questions()) == {"What is 3?", "What is 5?"}
+    assert record.details["num_errors"] == 1
+    assert record.details["num_problems"] == 40
+    files = one.files(record)
+    assert [row["problem_id"] for row in files["errors"]] == ["p5"]
+    assert [row["problem_id"] for row in files["attempts"]] == [
+        p.problem_id for p in problems_of(40)
+    ]
+    assert files["attempts"][5]["intuitive"] == []
+
+
+def test_where_nothing_can_be_appended_rows_gather_in_new_shards(stage, monkeypatch):
+    from lorid.artifacts import attempts_log, shards
+
+    monkeypatch.setattr(
+        attempts_log, "open_shard", lambda store, folder: UploadedKeys(store, f"{folder}x.jsonl")
+    )
+    monkeypatch.setattr(attempts_log, "FLUSH_ROWS", 4)
+    monkeypatch.setattr(attempts_log, "MERGE_ABOVE", 3)
+    one = stage("store")
+    record = one.run()
+    assert len(one.logged()) == NUM_PROBLEMS
+    keys = [key for key in one.store.list("attempts/") if "/mutual/" in key]
+    assert len(keys) >= NUM_PROBLEMS // 4
+    monkeypatch.setattr(attempts_log, "open_shard", shards.open_shard)
+    again = one.run(num_problems=NUM_PROBLEMS - 1)
+    assert again.details["num_reused"] == NUM_PROBLEMS - 1
+    merged = [key for key in one.store.list("attempts/") if "/mutual/" in key]
+    assert len(merged) == 1
+    assert one.files(again)["attempts"] == one.files(record)["attempts"][:-1]
