@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from lorid.errors import ConfigError
 from lorid.method.problems import MAX_TEXT_CHARS
 from lorid.method.stopping import LiveRule
 from lorid.sections import Section
 
+EVALUATION_PATTERN = r"^evaluation/[a-z0-9][a-z0-9._-]{0,62}/[0-9a-f]{12}$"
 # What one request may hold at most, whatever the config says.
 MAX_ITEMS = 10_000
 
@@ -138,6 +140,9 @@ class ServingConfig(Section):
 class EvaluationConfig(Section):
     """Evaluation: which questions, how they are asked, and what is done with failures.
 
+    `mode`: "online" serves the triple and asks by HTTP, "offline" gives the questions to
+    `num_engines` engines by Ray Data, with the same texts for the same seed and without HTTP.
+
     `questions` are the run's own test split, or a JSONL file of GSM8K, MATH or LoRID rows, or a
     split on the hub as ID:CONFIG:SPLIT; `num_questions` takes the first of them. `grade_base` also
     asks the base without an adapter.
@@ -148,14 +153,34 @@ class EvaluationConfig(Section):
     got no answer for a reason that may pass stop the stage, and the next run asks them again;
     `accept_errors` counts them as not answered.
 
+    `compare` are addresses of other evaluations of the store (evaluation/NAME/VERSION), of other
+    triples or bases: each is marked again by this run's rule and compared on the questions of both.
+
     One request holds `items_per_request` questions, and `requests_in_flight` run at once.
     """
 
+    mode: Literal["online", "offline"] = "online"
+    num_engines: Annotated[int, Field(ge=1)] = 1
     questions: Annotated[str, Field(min_length=1)] | None = None
     num_questions: Annotated[int, Field(ge=1)] | None = None
     grade_base: bool = True
     draw_by: LiveRule | None = None
     redraw: bool = False
     accept_errors: bool = False
+    compare: tuple[Annotated[str, Field(pattern=EVALUATION_PATTERN)], ...] = ()
     items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
     requests_in_flight: Annotated[int, Field(ge=1)] = 2
+
+
+def check_mode(evaluation: EvaluationConfig, serving: ServingConfig) -> None:
+    """Raise ConfigError where the layout has not what the evaluation asks for."""
+    if serving.layout == "merged" and evaluation.grade_base:
+        raise ConfigError(
+            "grade_base asks the base, which serving.layout=merged does not hold; set "
+            "evaluation.grade_base=false or another layout"
+        )
+    if serving.layout != "shared" and evaluation.mode == "offline":
+        raise ConfigError(
+            f"evaluation.mode=offline has all roles in one engine, not serving.layout="
+            f"{serving.layout}; set serving.layout=shared or evaluation.mode=online"
+        )

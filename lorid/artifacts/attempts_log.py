@@ -7,7 +7,7 @@
 Rows are lines of the attempts-file format, one a question, in shards (`lorid.artifacts.shards`).
 What a question is answered depends on its text and not on its id, so a row is found by its
 question. Of two rows the one with more rounds counts. Memory holds an index only: the rows lie in a
-temporary file. One process writes, under the run's lease.
+temporary file. Each writer has shards of its own, all of them under the run's lease.
 """
 
 import hashlib
@@ -50,8 +50,7 @@ class AttemptsLog:
             ArtifactError: the store cannot be read.
         """
         shards = shard_keys(store, folder)
-        rows = tempfile.TemporaryFile(prefix="lorid-log-")  # noqa: SIM115 - closed with the log
-        log = cls(rows, open_shard(store, folder))
+        log = cls.for_writing(store, folder)
         for key in shards:
             for line in _lines_of(store, key):
                 log._take_in(line)
@@ -64,6 +63,12 @@ class AttemptsLog:
             for key in shards:
                 store.remove(key)
         return log
+
+    @classmethod
+    def for_writing(cls, store: ArtifactStore, folder: str) -> Self:
+        """The log without what is in it: for one more writer, who only adds."""
+        rows = tempfile.TemporaryFile(prefix="lorid-log-")  # noqa: SIM115 - closed with the log
+        return cls(rows, open_shard(store, folder))
 
     def __enter__(self) -> Self:
         return self
@@ -90,14 +95,16 @@ class AttemptsLog:
         place = self.places.get(_key(question))
         return None if place is None else cast("dict[str, Any]", json.loads(self._read(place)))
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Log a row.
+    def add(self, row: Mapping[str, Any], *, is_logged: bool = False) -> None:
+        """Log a row; one that another writer has logged already is only taken in.
 
         Raises:
             ArtifactError: the store cannot be written.
         """
         line = json_line(dict(row)).encode()
         self._take_in(line)
+        if is_logged:
+            return
         self.waiting.append(line)
         is_due = time.monotonic() - self.flushed >= FLUSH_S
         if is_due or len(self.waiting) >= FLUSH_ROWS or not self.shard.delay_s:

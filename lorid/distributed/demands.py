@@ -51,6 +51,15 @@ def demands_of(config: RunConfig) -> Iterator[Demand]:
         num_gpus=training.num_gpus,
         count=1 if training.mode == "fused" else len(Role),
     )
+    if config.evaluation.mode == "offline":
+        yield Demand(
+            stage="evaluate",
+            what="student's engine",
+            num_cpus=config.engine.num_cpus,
+            num_gpus=engine_gpus(config.engine),
+            count=config.evaluation.num_engines,
+        )
+        return
     yield Demand(stage="evaluate", what="ingress", num_cpus=INGRESS_CPUS)
     yield from _engines(config)
 

@@ -11,6 +11,7 @@ loses what was not logged yet and nothing else, and another rule, grader or spli
 lacks.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,21 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from lorid.artifacts.attempts_log import AttemptsLog
-from lorid.artifacts.records import Record, fingerprint
+from lorid.artifacts.records import Record, fetch, fingerprint, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import read_manifest
 from lorid.config import EndpointConfig
 from lorid.distributed.cluster import connected, require_engine
-from lorid.distributed.outcomes import Asker, Outcome
+from lorid.distributed.outcomes import BASE, MUTUAL, Asker, Outcome
 from lorid.distributed.progress import Progress
-from lorid.errors import ServeError
-from lorid.jsonl import json_line, write_jsonl
+from lorid.errors import DataError, ServeError
+from lorid.jsonl import json_line, read_jsonl, write_jsonl
+from lorid.method.contamination import Overlap, told_overlap
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.marking import Marker, score_alone
-from lorid.method.paired import compare_pairs, rights_of
+from lorid.method.paired import Paired, compare_pairs, rights_of
 from lorid.method.problems import Problem
 from lorid.method.replay import ProblemScore
-from lorid.serving import EvaluationConfig
+from lorid.serving import EvaluationConfig, check_mode
 
 NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
 Announce = Callable[[str], None]
@@ -40,12 +42,16 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """What is evaluated, on what: a triple of a store with an endpoint's config and questions."""
+    """What is evaluated, on what: a triple of a store with an endpoint's config and questions.
+
+    `training` is the file of the problems that it was trained on, where that is at hand.
+    """
 
     config: EndpointConfig
     settings: EvaluationConfig
     triple: Record
     problems: Sequence[Problem]
+    training: Path | None = None
 
 
 def log_folder(config: EndpointConfig, *, store: ArtifactStore, triple: Record) -> str:
@@ -83,8 +89,8 @@ def evaluate(
     where = log_folder(config, store=store, triple=subject.triple)
     with (
         AnswerChecker() as checker,
-        AttemptsLog.opened(store, f"{where}mutual/") as log,
-        AttemptsLog.opened(store, f"{where}base/") as base,
+        AttemptsLog.opened(store, f"{where}{MUTUAL}") as log,
+        AttemptsLog.opened(store, f"{where}{BASE}") as base,
     ):
         stage = _Stage(
             subject=subject,
@@ -96,12 +102,59 @@ def evaluate(
         if num_reused:
             announce(f"  {num_reused} of {len(subject.problems)} questions are in the log already")
         if stage.to_ask or stage.base_to_ask():
-            with opened() if opened else asking(subject, announce=announce) as asker:
+            with opened() if opened else asking(subject, folder=where, announce=announce) as asker:
                 stage.ask(asker)
                 stage.ask_base(asker)
         stage.require_answers()
         details = stage.write(folder, checker)
+        pairs = compared(subject, stage.marker, store=store)
+    write_jsonl(
+        folder / "compared.jsonl",
+        ({"against": name, **pair.to_dict()} for name, pair in pairs.items()),
+    )
+    if subject.training is not None:
+        details["contamination"] = look_for_overlap(subject, folder=folder)
+    details |= {f"against {name}": pair.to_flat() for name, pair in pairs.items()}
     return {**details, "num_reused": num_reused, "log": where.rstrip("/")}
+
+
+def compared(subject: Evaluated, marker: Marker, *, store: ArtifactStore) -> Mapping[str, Paired]:
+    """This evaluation against those that the settings name, over the questions of both.
+
+    Theirs are marked again: by this run's rule and grader, against this run's labels.
+
+    Raises:
+        ArtifactError: one is not in the store, or is damaged.
+        DataError: it has none of these questions.
+    """
+    ours = rights_of(list(marker.scores.values()))
+    pairs: dict[str, Paired] = {}
+    for address in subject.settings.compare:
+        other = Marker(policy=marker.policy, checker=marker.checker)
+        problem_of: dict[str, list[Problem]] = {}
+        for problem in subject.problems:
+            problem_of.setdefault(problem.question, []).append(problem)
+        with tempfile.TemporaryDirectory(prefix="lorid-") as temporary:
+            files = fetch(store, load_record(store, address), into=Path(temporary))
+            for _, row in read_jsonl(files / "attempts.jsonl"):
+                for problem in problem_of.get(row["question"], ()):
+                    other.mark(_row_of(problem, row))
+        if not other.scores:
+            raise DataError(
+                f"evaluation.compare: {address} has none of these questions; name one of the same "
+                "split"
+            )
+        pairs[address] = compare_pairs(ours, rights_of(list(other.scores.values())))
+    return pairs
+
+
+def look_for_overlap(subject: Evaluated, *, folder: Path) -> Mapping[str, int]:
+    """Which questions share words in a row with a training row; writes `contamination.jsonl`."""
+    overlap = Overlap([(one.problem_id, one.question) for one in subject.problems])
+    for _, row in read_jsonl(subject.training or Path()):
+        overlap.look_at(row["problem_id"], row["question"], row["rationale"])
+    write_jsonl(folder / "contamination.jsonl", overlap.rows())
+    return overlap.details()
 
 
 def announce_result(record: Record, announce: Announce) -> None:
@@ -123,22 +176,37 @@ def announce_result(record: Record, announce: Announce) -> None:
             f"  {details['num_suspect_labels']} labels are doubtful: every rule agrees on another "
             "answer; label_audit.jsonl of the artifact lists them"
         )
+    overlap = details.get("contamination")
+    if isinstance(overlap, Mapping) and overlap["questions_8_words"]:
+        announce(f"  {told_overlap(overlap)}; contamination.jsonl of the artifact lists them")
+    for name, pair in details.items():
+        if name.startswith("against ") and isinstance(pair, Mapping):
+            whole = Paired.from_dict({**pair, "interval": (pair["low"], pair["high"])})
+            announce(f"  {name}: {whole.told()}")
 
 
 @contextmanager
-def asking(subject: Evaluated, *, announce: Announce) -> Iterator[Asker]:
+def asking(subject: Evaluated, *, folder: str, announce: Announce) -> Iterator[Asker]:
     """Whoever answers questions, for the duration of the block: an endpoint, or engines alone.
 
     Raises:
         ServeError: it cannot be started.
         ResourceError: the cluster has no room for it.
     """
-    from lorid.distributed.online import OverHttp
-    from lorid.distributed.served import served
-
     config, settings = subject.config, subject.settings
+    check_mode(settings, config.serving)
     with connected():
         require_engine(config)
+        if settings.mode == "offline":
+            from lorid.distributed.deployments import source_of_triple
+            from lorid.distributed.offline import ByRayData
+
+            source = source_of_triple(config, subject.triple)
+            yield ByRayData(config, settings, source=source, folder=folder)
+            return
+        from lorid.distributed.online import OverHttp
+        from lorid.distributed.served import served
+
         with served(config, triple=subject.triple) as url:
             announce(f"  serving at {url}")
             yield OverHttp(config, settings, url=url)
@@ -178,7 +246,7 @@ class _Stage:
                 if outcome.row is None:
                     self.failed[problem.problem_id] = outcome
                 else:
-                    self.log.add(_row_of(problem, outcome.row))
+                    self.log.add(_row_of(problem, outcome.row), is_logged=outcome.is_logged)
                     # Of two rows the log keeps the one with more rounds.
                     kept = self.log.find(problem.question) or outcome.row
                     self.marker.mark(_row_of(problem, kept))
@@ -203,7 +271,8 @@ class _Stage:
                 if outcome.row is None:
                     self.failed.setdefault(outcome.problem.problem_id, outcome)
                 else:
-                    self.base.add({"question": outcome.problem.question, **outcome.row})
+                    row = {"question": outcome.problem.question, **outcome.row}
+                    self.base.add(row, is_logged=outcome.is_logged)
                 progress.update("base model alone", done=done, total=len(todo))
             self.base.flush()
 
@@ -253,7 +322,7 @@ class _Stage:
         details = {**self.marker.figures(), "num_errors": len(errors), "num_base": len(scores)}
         if scores:
             ours, theirs = rights_of(list(self.marker.scores.values())), rights_of(scores)
-            details["against_base"] = compare_pairs(ours, theirs).to_flat()
+            details["against the base"] = compare_pairs(ours, theirs).to_flat()
         return details
 
     def _write_base(self, folder: Path, checker: AnswerChecker) -> list[ProblemScore]:

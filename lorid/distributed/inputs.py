@@ -145,6 +145,8 @@ def question_inputs(settings: EvaluationConfig) -> dict[str, Any]:
     for name in ("num_questions", "draw_by"):
         if (value := getattr(settings, name)) is not None:
             inputs[f"evaluation.{name}"] = value
+    if settings.compare:
+        inputs["evaluation.compare"] = list(settings.compare)
     return inputs
 
 

@@ -1,8 +1,7 @@
-"""What comes back for a question, from whoever asks: by HTTP (`online`) or beside Ray Data
-(`offline`).
+"""What comes back for a question from whoever asks it: online.py by HTTP, offline.py by Ray Data.
 
-    for outcome in asker.attempts(problems):
-        log.add(outcome.row) if outcome.row else errors.append(outcome)
+for outcome in asker.attempts(problems):
+    log.add(outcome.row) if outcome.row else errors.append(outcome)
 """
 
 import threading
@@ -15,6 +14,8 @@ from lorid.method.problems import Problem
 
 # Of these errors the question itself is the cause: to ask again is useless.
 LASTING = frozenset({"bad_item", "invalid_request"})
+# Folders of a log: attempts by mutual feedback, and texts of the base alone.
+MUTUAL, BASE = "mutual/", "base/"
 MAX_UNREAD = 256
 LOOK_S = 0.2
 T = TypeVar("T")
@@ -23,12 +24,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A question's row, or why there is none; `kind` is the endpoint's type of the error."""
+    """A question's row, or why there is none; `kind` is the endpoint's type of the error.
+
+    `is_logged` when whoever asked has put the row into the store already.
+    """
 
     problem: Problem
     row: Mapping[str, Any] | None
     error: str = ""
     kind: str = ""
+    is_logged: bool = False
 
     @classmethod
     def failed(cls, problem: Problem, error: str, *, kind: str) -> "Outcome":

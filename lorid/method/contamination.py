@@ -2,7 +2,7 @@
 
     overlap = Overlap(questions, lengths=(13, 8))      # [(problem_id, text), ...]
     for problem in training: overlap.look_at(problem.problem_id, problem.question)
-    overlap.report()
+    told_overlap(overlap.details()), list(overlap.rows())
 
 Thirteen words are what GPT-3's authors looked for (arXiv 2005.14165, appendix C); eight find more,
 and also phrases that every such question has. Words are compared without case and punctuation. A
@@ -11,7 +11,7 @@ grows with the test questions only: training rows pass by.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,15 +91,12 @@ class Overlap:
         }  # fmt: skip
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A line for each question that was found, with its longest run, in the questions' order.
-
-        What is found at a longer length is not named again at a shorter one.
-        """
+        """A line for each question that was found, once, the longest runs first."""
         longest: dict[int, Found] = {}
         for length in sorted(self.lengths, reverse=True):
             for number, found in self.lengths[length].found.items():
                 longest.setdefault(number, found)
-        for number in sorted(longest):
+        for number in sorted(longest, key=lambda number: (-longest[number].num_words, number)):
             found = longest[number]
             yield {
                 "problem_id": found.problem_id,
@@ -107,6 +104,15 @@ class Overlap:
                 "num_words": found.num_words,
                 "words": found.words,
             }
+
+
+def told_overlap(details: Mapping[str, Any]) -> str:
+    """The counts of a record in one line."""
+    return (
+        f"decontamination: of {details['num_questions']:,} questions "
+        f"{details['questions_13_words']:,} share 13 words in a row with one of "
+        f"{details['num_rows']:,} training rows, {details['questions_8_words']:,} share 8"
+    )
 
 
 def words_of(text: str) -> list[str]:

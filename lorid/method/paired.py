@@ -9,14 +9,14 @@ of them gets right decides. Nothing is drawn at random, so the same attempts giv
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lorid.method.replay import ProblemScore
 
 TAIL_95 = 0.025
-WIDTH_SD = 9
-"""How far from its mean a count is looked at, in standard deviations; beyond lies nothing."""
+WIDTH_SD = 6
+"""How far from its mean a count is looked at, in standard deviations; beyond lies 1e-8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,28 @@ class Paired:
         return self.num_problems - self.num_both - self.num_only_a - self.num_only_b
 
     def to_dict(self) -> dict[str, Any]:
-        """As records and `lorid replay --json` hold it."""
+        """As files and `lorid replay --json` hold it."""
         return {**asdict(self), "interval": list(self.interval)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Paired":
+        """The inverse of `to_dict`; other fields are passed over."""
+        known = {field.name: row[field.name] for field in fields(cls)}
+        return cls(**{**known, "interval": tuple(row["interval"])})
 
     def to_flat(self) -> dict[str, float]:
         """The same without a list, for a record's details."""
         low, high = self.interval
-        fields = {name: value for name, value in asdict(self).items() if name != "interval"}
-        return {**fields, "low": low, "high": high}
+        rest = {name: value for name, value in asdict(self).items() if name != "interval"}
+        return {**rest, "low": low, "high": high}
+
+    def told(self) -> str:
+        """In one line, such as `+3.2 points (+0.4 to +6.0), p 0.03, over 200 questions`."""
+        low, high = self.interval
+        return (
+            f"{100 * self.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}), "
+            f"p {self.p_value:.2g}, over {self.num_problems:,} questions"
+        )
 
 
 def rights_of(scores: Sequence[ProblemScore]) -> dict[str, bool]:

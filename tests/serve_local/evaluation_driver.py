@@ -5,6 +5,7 @@ python evaluation_driver.py '{"store": ..., "url": ..., "triple": ..., "num_prob
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from lorid.artifacts.records import load_record
@@ -13,6 +14,7 @@ from lorid.artifacts.store import open_store
 from lorid.config import EndpointConfig
 from lorid.distributed.evaluation import Evaluated, evaluate
 from lorid.distributed.online import OverHttp
+from lorid.distributed.outcomes import Asker
 from lorid.method.problems import Problem
 from lorid.presets import demo
 from lorid.serving import EvaluationConfig
@@ -34,7 +36,15 @@ def config_of(store: str, *, rule: str = "paper", max_rounds: int = 4) -> Endpoi
     return config.model_copy(update={"store": store, "feedback": feedback})
 
 
-def run(*, store: str, url: str, triple: str, num_problems: int, rule: str = "paper", **settings):
+def by_http(config: EndpointConfig, settings: EvaluationConfig, url: str) -> Asker:
+    """Asks the endpoint there."""
+    return OverHttp(config, settings, url=url)
+
+
+def run(
+    *, store: str, url: str, triple: str, num_problems: int, rule: str = "paper",
+    asker_of: Callable[..., Asker] = by_http, **settings,
+):  # fmt: skip
     """One run of the stage; returns its record."""
     opened, config = open_store(store), config_of(store, rule=rule)
     used = EvaluationConfig(items_per_request=4, **settings)
@@ -48,7 +58,7 @@ def run(*, store: str, url: str, triple: str, num_problems: int, rule: str = "pa
     def build(folder):
         return evaluate(
             subject, store=opened, folder=folder, announce=print,
-            opened=lambda: nullcontext(OverHttp(config, used, url=url)),
+            opened=lambda: nullcontext(asker_of(config, used, url)),
         )  # fmt: skip
 
     return run_stage(

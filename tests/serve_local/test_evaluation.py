@@ -14,7 +14,7 @@ from evaluation_driver import problems_of, run
 from scripting import texts
 from triple_files import publish_triple, write_base
 
-from lorid.artifacts.records import fetch
+from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.shards import UploadedKeys
 from lorid.artifacts.store import open_store
 from lorid.engines.scripted import ScriptedEngine
@@ -138,7 +138,7 @@ def test_figures_are_the_replay_of_what_was_logged(stage):
     assert 0 < details["num_correct"] < NUM_PROBLEMS
     assert details["mean_rounds"] == sum(score.num_rounds for score in scores) / NUM_PROBLEMS
     assert details["num_short"] == details["num_errors"] == 0
-    assert details["against_base"]["num_problems"] == NUM_PROBLEMS
+    assert details["against the base"]["num_problems"] == NUM_PROBLEMS
 
 
 def test_another_rule_is_judged_without_asking_and_says_what_it_lacks(stage, asked):
@@ -201,3 +201,45 @@ def test_where_nothing_can_be_appended_rows_gather_in_new_shards(stage, monkeypa
     merged = [key for key in one.store.list("attempts/") if "/mutual/" in key]
     assert len(merged) == 1
     assert one.files(again)["attempts"] == one.files(record)["attempts"][:-1]
+
+
+class SeededFactory:
+    """Makes, in a worker of Ray, an engine whose texts depend on the seed alone, as `Asked`'s."""
+
+    def __call__(self, config) -> ScriptedEngine:
+        return ScriptedEngine({role: self.write for role in [*Role, None]})
+
+    def write(self, request) -> str:
+        return f"So it is.\n--> {request.seed % 3} END"
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_engines_of_ray_data_write_what_the_endpoint_writes(stage):
+    from ray import cloudpickle
+    from scripting import NoStore
+
+    from lorid.distributed.cluster import connected
+    from lorid.distributed.evaluation import log_folder
+    from lorid.distributed.offline import ByRayData
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    online, offline = stage("online"), stage("offline")
+    expected = online.files(online.run())
+    scripting = sys.modules["scripting"]
+    cloudpickle.register_pickle_by_value(scripting)
+
+    def asker_of(config, settings, url):
+        triple = load_record(offline.store, offline.arguments["triple"])
+        return ByRayData(
+            config, settings, source=NoStore(), factory=SeededFactory(),
+            folder=log_folder(config, store=offline.store, triple=triple),
+        )  # fmt: skip
+
+    with connected():
+        record = offline.run(asker_of=asker_of)
+    assert offline.files(record) == expected
+    assert len(offline.logged()) == NUM_PROBLEMS
+    # What the workers have logged, another run finds.
+    again = offline.run(asker_of=None, num_problems=NUM_PROBLEMS - 1)
+    assert again.details["num_reused"] == NUM_PROBLEMS - 1
