@@ -47,8 +47,9 @@ class Paired:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Paired":
         """The inverse of `to_dict`; other fields are passed over."""
-        known = {field.name: row[field.name] for field in fields(cls)}
-        return cls(**{**known, "interval": tuple(row["interval"])})
+        known: dict[str, Any] = {field.name: row[field.name] for field in fields(cls)}
+        low, high = known.pop("interval")
+        return cls(**known, interval=(low, high))
 
     def to_flat(self) -> dict[str, float]:
         """The same without a list, for a record's details."""

@@ -62,7 +62,8 @@ def run(
         )  # fmt: skip
 
     return run_stage(
-        opened, kind="evaluation", name=config.name, inputs={"n": num_problems, "rule": rule},
+        opened, kind="evaluation", name=config.name, 
+        inputs={"n": num_problems, "rule": rule, "triple": triple},
         parents=(triple,), build=build, announce=print,
     )  # fmt: skip
 

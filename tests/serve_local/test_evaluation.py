@@ -1,11 +1,12 @@
 """Evaluation: every text is logged as it comes, kills lose nothing, figures are a replay."""
 
+import asyncio
 import json
 import os
 import random
 import subprocess
 import sys
-import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -31,27 +32,25 @@ NUM_KILLS = int(os.environ.get("LORID_EVALUATION_KILLS", "1"))
 
 
 class Asked:
-    """A scripted engine whose texts depend on the seed alone, as a real one's do; it counts."""
+    """A scripted engine whose texts depend on the seed alone, as a real one's do; it counts.
+
+    After `most` texts it writes no more, until `most` is raised.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.broken: dict[str, Exception] = {}
-        self.more = threading.Condition()
+        self.most = float("inf")
+        self.shift = 0
         self.engine = ScriptedEngine({role: self.write for role in [*Role, None]})
 
-    def write(self, request) -> str:
-        with self.more:
-            self.counts[request.question, str(request.role)] += 1
-            self.more.notify_all()
+    async def write(self, request) -> str:
+        self.counts[request.question, str(request.role)] += 1
+        while self.counts.total() > self.most:
+            await asyncio.sleep(0.01)
         if request.question in self.broken:
             raise self.broken[request.question]
-        return texts(str(request.seed % 3))[0]
-
-    def wait_for(self, number: int) -> None:
-        """Wait until so many texts more have been asked for."""
-        with self.more:
-            until = self.counts.total() + number
-            assert self.more.wait_for(lambda: self.counts.total() >= until, timeout=50)
+        return texts(str((request.seed + self.shift) % 3))[0]
 
     def num_questions(self) -> Counter[str]:
         """How often each question was begun."""
@@ -83,6 +82,10 @@ def stage(asked, served, tmp_path):
         def run(self, **changes):
             return run(**{**self.arguments, **changes})
 
+        def other_triple(self) -> str:
+            folder = tmp_path / "other-made"
+            return publish_triple(self.store, folder, base=base, seed=1).address
+
         def start(self) -> subprocess.Popen:
             driver = Path(__file__).with_name("evaluation_driver.py")
             command = [sys.executable, str(driver), json.dumps(self.arguments)]
@@ -112,11 +115,15 @@ def test_kills_lose_nothing_that_was_logged_and_end_in_the_same_attempts(stage, 
     killed, chance = stage("killed"), random.Random(7)
     for _ in range(NUM_KILLS):
         before = killed.logged()
+        # Eight questions at once, of twelve texts at most: some are done by then, and not all.
+        asked.most = asked.counts.total() + chance.randint(100, 110)
         driver = killed.start()
-        asked.wait_for(chance.randint(10, NUM_PROBLEMS))
+        while not killed.logged() > before:
+            assert driver.poll() is None
+            time.sleep(0.01)
         driver.kill()
         driver.wait()
-        assert killed.logged() >= before
+    asked.most = float("inf")
     safe = killed.logged()
     assert 0 < len(safe) < NUM_PROBLEMS
     asked.counts.clear()
@@ -201,6 +208,24 @@ def test_where_nothing_can_be_appended_rows_gather_in_new_shards(stage, monkeypa
     merged = [key for key in one.store.list("attempts/") if "/mutual/" in key]
     assert len(merged) == 1
     assert one.files(again)["attempts"] == one.files(record)["attempts"][:-1]
+
+
+def test_two_triples_are_compared_on_the_questions_of_both(stage, asked):
+    one = stage("store")
+    first = one.run()
+    asked.shift = 1
+    second = one.run(
+        triple=one.other_triple(), compare=[first.address], num_problems=NUM_PROBLEMS - 2
+    )
+    assert second.details["num_reused"] == 0
+    paired = second.details[f"against {first.address}"]
+    assert paired["num_problems"] == NUM_PROBLEMS - 2
+    both, only = paired["num_both"], paired["num_only_a"]
+    assert both + only == second.details["num_correct"]
+    assert both + paired["num_only_b"] <= first.details["num_correct"]
+    assert paired["low"] <= paired["difference"] <= paired["high"]
+    (row,) = one.files(second)["compared"]
+    assert (row["against"], row["p_value"]) == (first.address, paired["p_value"])
 
 
 class SeededFactory:
