@@ -11,7 +11,6 @@ loses what was not logged yet and nothing else, and another rule, grader or spli
 lacks.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,25 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from lorid.artifacts.attempts_log import AttemptsLog
-from lorid.artifacts.records import Record, fetch, fingerprint, load_record
+from lorid.artifacts.records import Record, fingerprint, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import read_manifest
 from lorid.config import EndpointConfig
 from lorid.distributed.cluster import connected, require_engine
-from lorid.distributed.outcomes import BASE, MUTUAL, Asker, Outcome
+from lorid.distributed.findings import Announce, compared, look_for_overlap
+from lorid.distributed.outcomes import (
+    BASE,
+    MUTUAL,
+    NO_ATTEMPTS,
+    Asker,
+    Outcome,
+    attempts_row,
+)
 from lorid.distributed.progress import Progress
-from lorid.errors import DataError, ServeError
-from lorid.jsonl import json_line, read_jsonl, write_jsonl
-from lorid.method.contamination import Overlap, told_overlap
+from lorid.errors import ServeError
+from lorid.jsonl import json_line, write_jsonl
 from lorid.method.equivalence import AnswerChecker
 from lorid.method.marking import Marker, score_alone
-from lorid.method.paired import Paired, compare_pairs, rights_of
+from lorid.method.paired import compare_pairs, rights_of
 from lorid.method.problems import Problem
 from lorid.method.replay import ProblemScore
 from lorid.serving import EvaluationConfig, check_mode
-
-NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
-Announce = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,8 @@ def evaluate(
             came is logged, and the next call asks the rest.
     """
     config = subject.config
+    for address in subject.settings.compare:
+        load_record(store, address)  # before anything is asked
     where = log_folder(config, store=store, triple=subject.triple)
     with (
         AnswerChecker() as checker,
@@ -107,82 +112,19 @@ def evaluate(
                 stage.ask_base(asker)
         stage.require_answers()
         details = stage.write(folder, checker)
-        pairs = compared(subject, stage.marker, store=store)
+        pairs = compared(
+            stage.marker, subject.problems, addresses=subject.settings.compare, store=store
+        )
     write_jsonl(
         folder / "compared.jsonl",
         ({"against": name, **pair.to_dict()} for name, pair in pairs.items()),
     )
     if subject.training is not None:
-        details["contamination"] = look_for_overlap(subject, folder=folder)
+        details["contamination"] = look_for_overlap(
+            subject.problems, training=subject.training, folder=folder
+        )
     details |= {f"against {name}": pair.to_flat() for name, pair in pairs.items()}
     return {**details, "num_reused": num_reused, "log": where.rstrip("/")}
-
-
-def compared(subject: Evaluated, marker: Marker, *, store: ArtifactStore) -> Mapping[str, Paired]:
-    """This evaluation against those that the settings name, over the questions of both.
-
-    Theirs are marked again: by this run's rule and grader, against this run's labels.
-
-    Raises:
-        ArtifactError: one is not in the store, or is damaged.
-        DataError: it has none of these questions.
-    """
-    ours = rights_of(list(marker.scores.values()))
-    pairs: dict[str, Paired] = {}
-    for address in subject.settings.compare:
-        other = Marker(policy=marker.policy, checker=marker.checker)
-        problem_of: dict[str, list[Problem]] = {}
-        for problem in subject.problems:
-            problem_of.setdefault(problem.question, []).append(problem)
-        with tempfile.TemporaryDirectory(prefix="lorid-") as temporary:
-            files = fetch(store, load_record(store, address), into=Path(temporary))
-            for _, row in read_jsonl(files / "attempts.jsonl"):
-                for problem in problem_of.get(row["question"], ()):
-                    other.mark(_row_of(problem, row))
-        if not other.scores:
-            raise DataError(
-                f"evaluation.compare: {address} has none of these questions; name one of the same "
-                "split"
-            )
-        pairs[address] = compare_pairs(ours, rights_of(list(other.scores.values())))
-    return pairs
-
-
-def look_for_overlap(subject: Evaluated, *, folder: Path) -> Mapping[str, int]:
-    """Which questions share words in a row with a training row; writes `contamination.jsonl`."""
-    overlap = Overlap([(one.problem_id, one.question) for one in subject.problems])
-    for _, row in read_jsonl(subject.training or Path()):
-        overlap.look_at(row["problem_id"], row["question"], row["rationale"])
-    write_jsonl(folder / "contamination.jsonl", overlap.rows())
-    return overlap.details()
-
-
-def announce_result(record: Record, announce: Announce) -> None:
-    """What a user should hear of a finished evaluation beside its figures."""
-    details = record.details
-    if details["num_errors"]:
-        announce(
-            f"  {details['num_errors']} of {details['num_problems']} problems failed in the "
-            "endpoint and count as not answered; errors.jsonl of the artifact says why"
-        )
-    if details.get("num_short"):
-        announce(
-            f"  {details['num_short']} of {details['num_problems']} problems were drawn by another "
-            f"rule or bound and end before {details['rule']!r} would: judged by the rounds there "
-            "are; evaluation.redraw=true draws the rest"
-        )
-    if details.get("num_suspect_labels"):
-        announce(
-            f"  {details['num_suspect_labels']} labels are doubtful: every rule agrees on another "
-            "answer; label_audit.jsonl of the artifact lists them"
-        )
-    overlap = details.get("contamination")
-    if isinstance(overlap, Mapping) and overlap["questions_8_words"]:
-        announce(f"  {told_overlap(overlap)}; contamination.jsonl of the artifact lists them")
-    for name, pair in details.items():
-        if name.startswith("against ") and isinstance(pair, Mapping):
-            whole = Paired.from_dict({**pair, "interval": (pair["low"], pair["high"])})
-            announce(f"  {name}: {whole.told()}")
 
 
 @contextmanager
@@ -229,7 +171,7 @@ class _Stage:
         with Progress("evaluate") as progress:
             for done, problem in enumerate(self.subject.problems, start=1):
                 row = self.log.find(problem.question)
-                is_whole = row is not None and self.marker.mark(_row_of(problem, row))
+                is_whole = row is not None and self.marker.mark(attempts_row(problem, row))
                 if row is None or (self.subject.settings.redraw and not is_whole):
                     self.to_ask.append(problem)
                 if len(self.log):
@@ -246,10 +188,10 @@ class _Stage:
                 if outcome.row is None:
                     self.failed[problem.problem_id] = outcome
                 else:
-                    self.log.add(_row_of(problem, outcome.row), is_logged=outcome.is_logged)
+                    self.log.add(attempts_row(problem, outcome.row), is_logged=outcome.is_logged)
                     # Of two rows the log keeps the one with more rounds.
                     kept = self.log.find(problem.question) or outcome.row
-                    self.marker.mark(_row_of(problem, kept))
+                    self.marker.mark(attempts_row(problem, kept))
                 self._show(progress)
             self.log.flush()
 
@@ -299,7 +241,7 @@ class _Stage:
         problems = self.subject.problems
         with (folder / "attempts.jsonl").open("w", encoding="utf-8") as file:
             for problem in problems:
-                row = _row_of(problem, self.log.find(problem.question) or NO_ATTEMPTS)
+                row = attempts_row(problem, self.log.find(problem.question) or NO_ATTEMPTS)
                 if problem.problem_id not in self.marker.scores:
                     self.marker.mark(row)
                 file.write(json_line(row))
@@ -351,15 +293,3 @@ class _Stage:
             note += f", {len(self.failed)} failed"
         done = num_all - len(self.to_ask) + self.num_asked
         progress.update("mutual feedback", done=done, total=num_all, note=note)
-
-
-def _row_of(problem: Problem, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the attempts file: the problem as it is now, with the texts that were drawn."""
-    texts = {name: row[name] for name in NO_ATTEMPTS}
-    return {
-        "question": problem.question,
-        **texts,
-        "problem_id": problem.problem_id,
-        "gold": problem.answer,
-        "family": problem.family,
-    }

@@ -142,11 +142,10 @@ def question_inputs(settings: EvaluationConfig) -> dict[str, Any]:
         inputs["evaluation.questions"] = (
             file_sha256(Path(place))[:16] if is_row_file(place) else place
         )
-    for name in ("num_questions", "draw_by"):
-        if (value := getattr(settings, name)) is not None:
-            inputs[f"evaluation.{name}"] = value
-    if settings.compare:
-        inputs["evaluation.compare"] = list(settings.compare)
+    # Only what is not as usual, so that versions stay what they were before there was a choice.
+    for name in ("num_questions", "draw_by", "redraw", "compare"):
+        if value := getattr(settings, name):
+            inputs[f"evaluation.{name}"] = list(value) if name == "compare" else value
     return inputs
 
 

@@ -16,6 +16,7 @@ from lorid.method.problems import Problem
 LASTING = frozenset({"bad_item", "invalid_request"})
 # Folders of a log: attempts by mutual feedback, and texts of the base alone.
 MUTUAL, BASE = "mutual/", "base/"
+NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
 MAX_UNREAD = 256
 LOOK_S = 0.2
 T = TypeVar("T")
@@ -65,6 +66,18 @@ class Asker(Protocol):
     def base_texts(self, problems: Sequence[Problem]) -> Iterator[Outcome]:
         """The base's own answers: rows of `text` and `finish_reason`."""
         ...
+
+
+def attempts_row(problem: Problem, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the attempts file: the problem as it is now, with the texts that were drawn."""
+    texts = {name: row[name] for name in NO_ATTEMPTS}
+    return {
+        "question": problem.question,
+        **texts,
+        "problem_id": problem.problem_id,
+        "gold": problem.answer,
+        "family": problem.family,
+    }
 
 
 def from_threads(

@@ -240,8 +240,9 @@ def bind_triple(run: Run) -> Record:
 
 def evaluate(run: Run) -> dict[str, Record]:
     """The triple on the test split, or on the questions that the config names."""
-    from lorid.distributed.evaluation import Evaluated, announce_result
+    from lorid.distributed.evaluation import Evaluated
     from lorid.distributed.evaluation import evaluate as evaluate_triple
+    from lorid.distributed.findings import announce_result
     from lorid.distributed.preparation import load_questions, read_split
 
     config, settings = run.config, run.config.evaluation

@@ -19,7 +19,8 @@ from lorid.artifacts.stages import run_stage
 from lorid.artifacts.store import ArtifactStore
 from lorid.artifacts.triples import TripleManifest, read_manifest, resolve_triple
 from lorid.config import EndpointConfig, change_endpoint, change_section
-from lorid.distributed.evaluation import Announce, Evaluated, announce_result, evaluate
+from lorid.distributed.evaluation import Evaluated, evaluate
+from lorid.distributed.findings import Announce, announce_result
 from lorid.distributed.inputs import question_inputs
 from lorid.distributed.preparation import load_questions, read_split
 from lorid.errors import ArtifactIncomplete, DataError

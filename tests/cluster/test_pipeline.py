@@ -213,3 +213,18 @@ def test_a_question_that_is_too_long_is_set_aside_and_the_rest_goes_on(trained, 
     details = records["knowledge"].details
     assert details["num_problems"] == 5
     assert details["rejected_because"]["no-response"] == 1
+
+
+@pytest.mark.skipif("LORID_OFFLINE" not in os.environ, reason="another engine: a minute or two")
+def test_engines_of_ray_data_write_what_the_endpoint_wrote(finished, tmp_path):
+    config, records = finished
+    shutil.copytree(config.store, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "attempts")
+    shutil.rmtree(tmp_path / "store" / "evaluation")
+    offline = changed(config, f"store={tmp_path / 'store'}", "evaluation.mode=offline")
+    again = run_pipeline(offline, stages=("evaluate",), announce=lambda _: None)["evaluate"]
+    assert again.details["num_reused"] == 0
+    online = fetch(open_store(config.store), records["evaluate"], into=tmp_path / "online")
+    files = fetch(open_store(offline.store), again, into=tmp_path / "offline")
+    for name in ("attempts.jsonl", "base.jsonl"):
+        assert (files / name).read_text() == (online / name).read_text()
