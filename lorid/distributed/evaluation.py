@@ -174,7 +174,7 @@ class _Stage:
                 is_whole = row is not None and self.marker.mark(attempts_row(problem, row))
                 if row is None or (self.subject.settings.redraw and not is_whole):
                     self.to_ask.append(problem)
-                if len(self.log):
+                if self.marker.scores:
                     progress.update("what is logged", done=done, total=num_all)
         return num_all - len(self.to_ask)
 
