@@ -13,15 +13,16 @@ temporary file. Each writer has shards of its own, all of them under the run's l
 import hashlib
 import json
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from lorid.artifacts.shards import Shard, open_shard, shard_keys
 from lorid.artifacts.store import ArtifactStore
-from lorid.errors import DataError
+from lorid.errors import ArtifactError, DataError
 from lorid.jsonl import json_line, parse_json
 from lorid.method.attempts import LISTS
 
@@ -38,7 +39,8 @@ class AttemptsLog:
         self.places: dict[bytes, tuple[int, int, int]] = {}
         self.num_torn = 0
         self.waiting: list[bytes] = []
-        self.flushed = time.monotonic()
+        self.lock = threading.Lock()
+        self.timer: threading.Timer | None = None
 
     @classmethod
     def opened(cls, store: ArtifactStore, folder: str) -> Self:
@@ -105,10 +107,15 @@ class AttemptsLog:
         self._take_in(line)
         if is_logged:
             return
-        self.waiting.append(line)
-        is_due = time.monotonic() - self.flushed >= FLUSH_S
-        if is_due or len(self.waiting) >= FLUSH_ROWS or not self.shard.delay_s:
-            self.flush()
+        with self.lock:
+            self.waiting.append(line)
+            if len(self.waiting) >= FLUSH_ROWS or not self.shard.delay_s:
+                self._flush()
+            elif self.timer is None:
+                # Also when no further row comes for long.
+                self.timer = threading.Timer(FLUSH_S, self._flush_late)
+                self.timer.daemon = True
+                self.timer.start()
 
     def flush(self) -> None:
         """Make durable what is not yet.
@@ -116,10 +123,21 @@ class AttemptsLog:
         Raises:
             ArtifactError: the store cannot be written.
         """
+        with self.lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         if self.waiting:
             self.shard.append(b"".join(self.waiting))
             self.waiting = []
-        self.flushed = time.monotonic()
+
+    def _flush_late(self) -> None:
+        # What cannot be written stays, and the next call says why.
+        with self.lock, suppress(ArtifactError):
+            self._flush()
 
     def _take_in(self, line: bytes) -> None:
         try:

@@ -29,6 +29,7 @@ from lorid.method.stopping import Policy
 
 NUM_PROBLEMS = int(os.environ.get("LORID_EVALUATION_PROBLEMS", "40"))
 NUM_KILLS = int(os.environ.get("LORID_EVALUATION_KILLS", "1"))
+STORE = os.environ.get("LORID_EVALUATION_STORE", "folder")
 
 
 class Asked:
@@ -64,14 +65,20 @@ def asked() -> Asked:
 
 
 @pytest.fixture
-def stage(asked, served, tmp_path):
-    """Runs the stage in a store of its own, here or in a process; the same endpoint answers."""
+def stage(request, asked, served, tmp_path):
+    """Runs the stage in a store of its own, here or in a process; the same endpoint answers.
+
+    `LORID_EVALUATION_STORE=s3` puts the stores into a bucket.
+    """
+    place = tmp_path
+    if STORE == "s3":
+        place = f"s3://{request.getfixturevalue('s3_bucket')}"
     url = served(asked.engine, max_rounds=4)
     base = write_base(tmp_path / "base")
 
     class Stage:
         def __init__(self, name: str) -> None:
-            store = open_store(str(tmp_path / name))
+            store = open_store(f"{place}/{name}")
             triple = publish_triple(store, tmp_path / f"{name}-made", base=base)
             self.store = store
             self.arguments = {
