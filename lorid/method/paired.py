@@ -94,7 +94,10 @@ def mcnemar(only_a: int, only_b: int) -> float:
     If both were equally good it would be that of a fair coin, so the p-value is a binomial sum.
     """
     count = only_a + only_b
-    tail = sum(math.comb(count, number) for number in range(min(only_a, only_b) + 1))
+    tail, ways = 0, 1
+    for number in range(min(only_a, only_b) + 1):
+        tail += ways
+        ways = ways * (count - number) // (number + 1)  # C(count, number + 1), exactly
     return min(1.0, 2 * tail / 2**count)
 
 

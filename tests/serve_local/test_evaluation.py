@@ -182,6 +182,8 @@ def test_what_failed_is_asked_again_and_what_cannot_be_answered_is_recorded(
     with pytest.raises(ServeError, match=r"1 of 40 problems got no answer.*run again"):
         one.run(num_problems=40)
     assert len(one.logged()) == 38
+    accepted = one.run(num_problems=39, accept_errors=True)
+    assert (accepted.details["num_errors"], accepted.details["num_problems"]) == (2, 39)
     del asked.broken["What is 3?"]
     asked.counts.clear()
     record = one.run(num_problems=40)
