@@ -6,7 +6,7 @@
 
 A worker holds what a replica of the endpoint holds (`StudentEngine`) and asks it the same way, so
 the same seed gives the same texts. It logs rows itself: what a killed driver or worker had finished
-is kept. A worker that dies is started again by Ray Data, and asks its open batches once more.
+is kept.
 """
 
 import asyncio
