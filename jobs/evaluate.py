@@ -1,6 +1,7 @@
-"""Serve the triple, grade the test split through HTTP, write the report (stages 4 and 5).
+"""Ask the triple every question that no log has, mark all of it, write the report (stages 4 and 5).
 
-Every attempt is logged, so that `lorid replay` can judge it again under any rule.
+Every attempt is logged as it comes: after a stop the same command asks the rest, and another rule
+or grader marks the log again without a model (docs/evaluate.md).
 
 Example:
   python jobs/evaluate.py --config run.yaml

@@ -11,7 +11,7 @@ Nothing is read from the environment here; credentials never belong in a config.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -28,8 +28,9 @@ from lorid.sections import (
     TrainingConfig,
     with_room,
 )
-from lorid.serving import EvaluationConfig, ServingConfig
+from lorid.serving import EvaluationConfig, ServingConfig, check_mode
 
+SectionType = TypeVar("SectionType", bound=Section)
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
@@ -67,15 +68,13 @@ class RunConfig(EndpointConfig):
 
     @field_validator("evaluation")
     @classmethod
-    def _base_is_served(
-        cls, evaluation: EvaluationConfig, info: ValidationInfo
-    ) -> EvaluationConfig:
+    def _is_served(cls, evaluation: EvaluationConfig, info: ValidationInfo) -> EvaluationConfig:
         serving = info.data.get("serving")
-        if serving is not None and serving.layout == "merged" and evaluation.grade_base:
-            raise ValueError(
-                "grade_base asks the base, which serving.layout=merged does not hold; set "
-                "evaluation.grade_base=false or another layout"
-            )
+        if serving is not None:
+            try:
+                check_mode(evaluation, serving)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         return evaluation
 
 
@@ -125,11 +124,20 @@ def change_endpoint(
     Raises:
         ConfigError: everything that is wrong, one line a problem.
     """
-    merged = config.endpoint().model_dump(mode="json")
+    return change_section(config.endpoint(), overrides, source=source)
+
+
+def change_section(section: SectionType, overrides: Sequence[str], *, source: str) -> SectionType:
+    """Any section, or an endpoint's config, with `a.b=c` overrides.
+
+    Raises:
+        ConfigError: everything that is wrong, one line a problem.
+    """
+    merged = section.model_dump(mode="json")
     for override in overrides:
         _apply_override(merged, override)
     try:
-        return EndpointConfig.model_validate(merged)
+        return type(section).model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from error
 

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from lorid.errors import ConfigError
 from lorid.method.problems import MAX_TEXT_CHARS
+from lorid.method.stopping import LiveRule
 from lorid.sections import MAX_RANK, Section
 
+EVALUATION_PATTERN = r"^evaluation/[a-z0-9][a-z0-9._-]{0,62}/[0-9a-f]{12}$"
 # What one request may hold at most, whatever the config says.
 MAX_ITEMS = 10_000
 
@@ -156,8 +159,49 @@ class ServingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Grading of the test split through the endpoint."""
+    """Evaluation: which questions, how they are asked, and what is done with failures.
 
+    `mode`: "online" serves the triple and asks by HTTP, "offline" gives the questions to
+    `num_engines` engines by Ray Data, with the same texts for the same seed and without HTTP.
+
+    `questions` are the run's own test split, or a JSONL file of GSM8K, MATH or LoRID rows, or a
+    split on the hub as ID:CONFIG:SPLIT; `num_questions` takes the first of them. `grade_base` also
+    asks the base without an adapter.
+
+    `draw_by` is the rule that rounds are drawn by, None the run's own: `majority` draws all of
+    them, so that every rule can be replayed exactly. Questions whose log ends before the run's rule
+    would have stopped are judged by the rounds there are; `redraw` asks them again. Questions that
+    got no answer for a reason that may pass stop the stage, and the next run asks them again;
+    `accept_errors` counts them as not answered.
+
+    `compare` are addresses of other evaluations of the store (evaluation/NAME/VERSION), of other
+    triples or bases: each is marked again by this run's rule and compared on the questions of both.
+
+    One request holds `items_per_request` questions, and `requests_in_flight` run at once.
+    """
+
+    mode: Literal["online", "offline"] = "online"
+    num_engines: Annotated[int, Field(ge=1)] = 1
+    questions: Annotated[str, Field(min_length=1)] | None = None
+    num_questions: Annotated[int, Field(ge=1)] | None = None
+    grade_base: bool = True
+    draw_by: LiveRule | None = None
+    redraw: bool = False
+    accept_errors: bool = False
+    compare: tuple[Annotated[str, Field(pattern=EVALUATION_PATTERN)], ...] = ()
     items_per_request: Annotated[int, Field(ge=1, le=1000)] = 32
     requests_in_flight: Annotated[int, Field(ge=1)] = 2
-    grade_base: bool = True
+
+
+def check_mode(evaluation: EvaluationConfig, serving: ServingConfig) -> None:
+    """Raise ConfigError where the layout has not what the evaluation asks for."""
+    if serving.layout == "merged" and evaluation.grade_base:
+        raise ConfigError(
+            "grade_base asks the base, which serving.layout=merged does not hold; set "
+            "evaluation.grade_base=false or another layout"
+        )
+    if serving.layout != "shared" and evaluation.mode == "offline":
+        raise ConfigError(
+            f"evaluation.mode=offline has all roles in one engine, not serving.layout="
+            f"{serving.layout}; set serving.layout=shared or evaluation.mode=online"
+        )

@@ -70,8 +70,16 @@ def announce_differences(
     inputs: Mapping[str, Any],
     announce: Callable[[str], None],
 ) -> None:
-    """Say in what these inputs differ from the newest artifact of that name, if there is one."""
-    older = list_records(store, kind=kind, name=name)
+    """Say in what these inputs differ from the newest artifact of that name, if there is one.
+
+    One that was made in another way, such as a triple's evaluation without its run's config, has
+    other inputs altogether: it is passed over.
+    """
+    older = [
+        record
+        for record in list_records(store, kind=kind, name=name)
+        if 2 * len(record.inputs.keys() & inputs.keys()) > len(record.inputs.keys() | inputs.keys())
+    ]
     if older:
         changed = differences(older[-1], inputs)
         shown = "; ".join(changed[:MAX_SHOWN_DIFFERENCES])

@@ -257,7 +257,9 @@ def evaluation_of(store: ArtifactStore, record: Record) -> EvaluationResult | No
     """The newest evaluation of a triple: an evaluation artifact that names it as its parent."""
     evaluations = list_records(store, kind="evaluation", name=record.name)
     for evaluation in reversed(evaluations):
-        if record.address in evaluation.parents:
+        # On questions of its own it says something else; it is the run's test split that counts.
+        own = {"evaluation.questions", "evaluation.num_questions"} & evaluation.inputs.keys()
+        if record.address in evaluation.parents and not own:
             details = {
                 name: evaluation.details.get(name)
                 for name in EvaluationResult.model_fields

@@ -6,8 +6,10 @@ Ray, torch and vLLM are imported inside the commands that need them, so `--help`
 
 from lorid.cli import (
     configs,
+    contamination,
     demo,
     endpoint,
+    evaluate,
     hub,
     knowledge,
     merging,
@@ -21,6 +23,6 @@ from lorid.cli import (
 from lorid.cli.app import main
 
 __all__ = [
-    "configs", "demo", "endpoint", "hub", "knowledge", "main", "merging", "plan", "replay", "runs",
-    "store", "tokens", "triples",
+    "configs", "contamination", "demo", "endpoint", "evaluate", "hub", "knowledge", "main",
+    "merging", "plan", "replay", "runs", "store", "tokens", "triples",
 ]  # fmt: skip

@@ -103,11 +103,14 @@ def _training(training: "TrainingPlan") -> list[str]:
 
 
 def _evaluation(evaluation: "EvaluationPlan") -> list[str]:
+    least, most = evaluation.num_generations_at_least, evaluation.num_generations_at_most
+    asked = f"for {evaluation.num_questions:,} questions by {evaluation.rule!r}"
+    if least == most:
+        return ["evaluation", f"  {most:,} generations {asked}"]
     return [
         "evaluation",
-        f"  ~{evaluation.num_generations:,} generations for {evaluation.num_questions:,} questions "
-        f"(if {evaluation.agreement_rate:.0%} of the rounds agree; from "
-        f"{evaluation.num_generations_at_least:,} to {evaluation.num_generations_at_most:,})",
+        f"  ~{evaluation.num_generations:,} generations {asked} "
+        f"(if {evaluation.agreement_rate:.0%} of the rounds agree; from {least:,} to {most:,})",
     ]
 
 

@@ -50,6 +50,12 @@ def replay(
     budget: Annotated[
         float | None, typer.Option(min=0, help="mean generations a problem, for --compare")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="another attempts file, compared on the questions of both")
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="list labels that every rule contradicts")
+    ] = False,
     per_problem: Annotated[Path | None, typer.Option(help="write a line a problem here")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,10 +66,14 @@ def replay(
     Example: lorid replay attempts.jsonl --compare paper,majority,bayes
 
     Example: lorid replay lorid.jsonl --intuitive-from other.jsonl
+
+    Example: lorid replay mistral.jsonl --against llama.jsonl
     """
     from lorid.method.stopping import Policy
 
     _require_fitting(rule=rule, compare=compare, budget=budget, per_problem=per_problem)
+    if sum((compare is not None, against is not None, labels)) > 1:
+        raise DataError("--compare, --against and --labels exclude each other: give one")
     named = rule if compare is None else compare
     rules = [name.strip() for name in ("paper" if named is None else named).split(",")]
     policies = [
@@ -77,10 +87,36 @@ def replay(
     ]
     attempts, unmatched = _attempts(file, intuitive_from)
     judged = _judged(attempts)
-    if compare is not None:
+    if labels:
+        from lorid.cli.paired import print_labels
+
+        print_labels(attempts, judged, policy=policies[0], as_json=as_json)
+    elif against is not None:
+        _against(attempts, judged, against, policy=policies[0], as_json=as_json)
+    elif compare is not None:
         _compare(judged, policies, budget=budget, unmatched=unmatched, as_json=as_json)
     else:
         _replay(judged, policies[0], unmatched=unmatched, per_problem=per_problem, as_json=as_json)
+
+
+def _against(
+    attempts: Sequence["ProblemAttempts"],
+    judged: Sequence["JudgedAttempts"],
+    against: Path,
+    *,
+    policy: "Policy",
+    as_json: bool,
+) -> None:
+    from lorid.cli.paired import paired_with, print_pairs
+    from lorid.method.replay import score
+
+    other = _read(against)
+    scores = [score(item, policy=policy) for item in judged]
+    paired = paired_with(attempts, scores, other, _judged(other), policy=policy, named=str(against))
+    if as_json:
+        typer.echo(json.dumps({"rule": policy.rule, **paired.to_dict()}))
+    else:
+        print_pairs({str(against): paired})
 
 
 def _require_fitting(
@@ -230,6 +266,11 @@ def _print_comparison(comparison: "Comparison", *, num_problems: int) -> None:
     typer.echo("a mean where problems differ. Intervals: bootstrap.")
     for note in notes:
         typer.echo(note)
+    if len(comparison.rules) > 1:
+        from lorid.cli.paired import print_pairs
+
+        typer.echo(f"\n{comparison.rules[0].summary.rule} against each, on the same problems")
+        print_pairs({one.summary.rule: one.paired for one in comparison.rules if one.paired})
 
 
 def _print_details(details: dict[str, Any]) -> None:

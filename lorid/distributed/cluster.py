@@ -22,11 +22,12 @@ from pathlib import Path
 import psutil
 import yaml
 
-from lorid.config import RunConfig
+from lorid.config import EndpointConfig, RunConfig
 from lorid.distributed.placement import Nodes
 from lorid.errors import ResourceError, one_line
 
 LOCAL_CPUS = 8
+ENGINE_GPUS = "engine.num_gpus"
 MIN_FREE_GIB = 5.0
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 400 * 1024**2
@@ -178,24 +179,29 @@ def require_accelerators(config: RunConfig, *, stages: Sequence[str]) -> None:
     Raises:
         ResourceError: the config asks for GPUs, and this machine has none.
     """
-    import ray
-
-    if os.environ.get("RAY_ADDRESS"):
-        return
     asked = {
         "knowledge": (
             "teacher.engine.num_gpus",
             config.teacher.engine.num_gpus if config.teacher.kind == "vllm" else 0,
         ),
         "train": ("training.num_gpus", config.training.num_gpus),
-        "evaluate": ("engine.num_gpus", config.engine.num_gpus),
+        "evaluate": (ENGINE_GPUS, config.engine.num_gpus),
     }
+    _require_gpus({field: num for stage, (field, num) in asked.items() if stage in stages})
+
+
+def require_engine(config: EndpointConfig) -> None:
+    """`require_accelerators` for an endpoint alone."""
+    _require_gpus({ENGINE_GPUS: config.engine.num_gpus})
+
+
+def _require_gpus(asked: Mapping[str, float]) -> None:
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        return
     available = ray.cluster_resources().get("GPU", 0)
-    too_much = [
-        f"{field}={value:g}"
-        for stage, (field, value) in asked.items()
-        if stage in stages and value > available
-    ]
+    too_much = [f"{field}={value:g}" for field, value in asked.items() if value > available]
     if too_much:
         raise ResourceError(
             f"this machine has {available:g} GPUs, the config asks for {', '.join(too_much)}; "

@@ -11,9 +11,10 @@ node without logical CPUs holds them.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lorid.config import RunConfig
+from lorid.config import EndpointConfig, RunConfig
 from lorid.method.roles import Role
 from lorid.sections import EngineConfig
+from lorid.serving import EvaluationConfig
 
 API_WORKER_CPUS = 0.5
 INGRESS_CPUS = 0.1
@@ -53,11 +54,26 @@ def demands_of(config: RunConfig) -> Iterator[Demand]:
         num_gpus=training.num_gpus,
         count=1 if training.mode == "fused" else len(Role),
     )
+    yield from demands_to_ask(config, settings=config.evaluation)
+
+
+def demands_to_ask(config: EndpointConfig, *, settings: EvaluationConfig) -> Iterator[Demand]:
+    """What an evaluation asks for: an endpoint, or engines alone."""
+    if settings.mode == "offline":
+        yield Demand(
+            stage="evaluate",
+            what="student's engine",
+            setting="engine",
+            num_cpus=config.engine.num_cpus,
+            num_gpus=engine_gpus(config.engine),
+            count=settings.num_engines,
+        )
+        return
     yield Demand(stage="evaluate", what="ingress", num_cpus=INGRESS_CPUS)
     yield from _engines(config)
 
 
-def _engines(config: RunConfig) -> Iterator[Demand]:
+def _engines(config: EndpointConfig) -> Iterator[Demand]:
     serving = config.serving
     if serving.roles_apart:
         yield Demand(stage="evaluate", what="mutual feedback", num_cpus=DRIVER_CPUS)

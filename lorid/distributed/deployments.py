@@ -120,17 +120,21 @@ class VllmFactory:
 
 def app_of_triple(config: EndpointConfig, triple: Record) -> Application:
     """The graph of one triple, with the settings of `config` rather than the triple's own."""
+    return build_app(config.endpoint(), source=source_of_triple(config, triple))
+
+
+def source_of_triple(config: EndpointConfig, triple: Record) -> StoredTriple:
+    """One triple of the store, answering by the settings of `config` rather than its own."""
     endpoint = config.endpoint()
     store = open_store(endpoint.store)
     sections = ("sampling", "feedback")
     overrides = [f"{name}={getattr(endpoint, name).model_dump_json()}" for name in sections]
-    source = StoredTriple(
+    return StoredTriple(
         store=store.uri,
         base=read_manifest(store, triple).base,
         address=triple.address,
         overrides=[*overrides, f"seed={endpoint.seed}"],
     )
-    return build_app(endpoint, source=source)
 
 
 def app_of_run(run: str, *, overrides: Mapping[str, Any] | None = None) -> Application:

@@ -1,206 +1,296 @@
-"""The evaluate stage: serve the triple, grade the test split through HTTP, log every attempt.
+"""The evaluate stage: ask what no log has yet, then mark all of it by replay.
 
-    problems --> client threads --> HTTP --> Ingress --> MutualFeedback --> StudentEngine
-                      |
-                      `--> attempts.jsonl (one line a problem, as its batch comes back)
+    questions --> in the log? --yes------------------------> mark --> attempts.jsonl, figures
+                      | no                                    ^
+                      v                                       |
+       online.py (HTTP) or offline.py (Ray Data) --> log shards in the store
 
-The log is the result: every figure in the report is a replay of it, without a model.
+The log is the result: every figure in the record and the report is a replay of it, without a model.
+It is found by what texts depend on (the adapters' weights, the base, sampling and seed), so a kill
+loses what was not logged yet and nothing else, and another rule, grader or split asks only what it
+lacks.
 """
 
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray import serve
-from ray.serve import Application
-from ray.serve.config import HTTPOptions
-
-from lorid.artifacts.records import Record
-from lorid.batches import grade_all
-from lorid.client import Client
-from lorid.config import RunConfig
-from lorid.distributed.cluster import only_errors
-from lorid.distributed.deployments import APP_NAME, app_of_triple
+from lorid.artifacts.attempts_log import AttemptsLog
+from lorid.artifacts.records import Record, fingerprint, load_record
+from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.triples import read_manifest
+from lorid.config import EndpointConfig
+from lorid.distributed.cluster import connected
+from lorid.distributed.findings import Announce, compared, look_for_overlap
+from lorid.distributed.outcomes import (
+    BASE,
+    MUTUAL,
+    NO_ATTEMPTS,
+    Asker,
+    Outcome,
+    attempts_row,
+)
 from lorid.distributed.progress import Progress
-from lorid.distributed.room import waits_said
+from lorid.distributed.room import require_room_to_ask
 from lorid.errors import ServeError
-from lorid.jsonl import write_jsonl
-from lorid.method.grader import GRADER_VERSION
+from lorid.jsonl import json_line, write_jsonl
+from lorid.method.equivalence import AnswerChecker
+from lorid.method.marking import Marker, score_alone
+from lorid.method.paired import compare_pairs, rights_of
 from lorid.method.problems import Problem
-
-BASE_MODEL = "lorid:base"
-READY_TIMEOUT_S = 600.0
-BASE_QUESTIONS_IN_FLIGHT = 32
-NO_ATTEMPTS: Mapping[str, Any] = {"intuitive": [], "knowledge": [], "deep": []}
+from lorid.method.replay import ProblemScore
+from lorid.serving import EvaluationConfig, check_mode
 
 
-@contextmanager
-def served(config: RunConfig, *, triple: Record) -> Iterator[str]:
-    """The triple's endpoint for the duration of the block; gives its URL.
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What is evaluated, on what: a triple of a store with an endpoint's config and questions.
+
+    `training` is the file of the problems that it was trained on, where that is at hand.
+    """
+
+    config: EndpointConfig
+    settings: EvaluationConfig
+    triple: Record
+    problems: Sequence[Problem]
+    training: Path | None = None
+
+
+def log_folder(config: EndpointConfig, *, store: ArtifactStore, triple: Record) -> str:
+    """Where the texts lie that this triple writes with this sampling and seed."""
+    manifest = read_manifest(store, triple)
+    writes = {
+        "base": manifest.base.identity,
+        "family": manifest.base.family,
+        "dtype": manifest.base.dtype,
+        "adapters": {str(role): one.weights_sha256 for role, one in manifest.adapters.items()},
+        "sampling": config.sampling.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+    return f"attempts/{config.name}/{fingerprint(writes)[:12]}/"
+
+
+def evaluate(
+    subject: Evaluated,
+    *,
+    store: ArtifactStore,
+    folder: Path,
+    announce: Announce,
+    opened: Callable[[], AbstractContextManager[Asker]] | None = None,
+) -> Mapping[str, Any]:
+    """Log, mark, and write `attempts.jsonl`, `base.jsonl`, `errors.jsonl` and `label_audit.jsonl`.
+
+    Returns the record's details. What is in the log already is not asked; where nothing is missing,
+    neither Ray nor a GPU is needed. `opened` gives another asker than what the settings say.
 
     Raises:
-        ServeError: the port is in use, or the graph does not become ready.
+        ServeError: the endpoint failed, or questions got no answer for a reason that may pass; what
+            came is logged, and the next call asks the rest.
     """
-    only_errors("ray.serve")
-    serving = config.serving
-    require_free_port(serving.host, serving.port)
-    serve.start(http_options=HTTPOptions(host=serving.host, port=serving.port))
-    try:
-        with waits_said(Progress("evaluate").say):
-            _deploy(app_of_triple(config, triple))
-            url = f"http://{serving.host}:{serving.port}"
-            with client_of(config, url) as client:
-                client.wait_until_ready(timeout_s=READY_TIMEOUT_S)
-            yield url
-    finally:
-        # Ray prints the end of Serve's controller, which we asked for, as the failure of a task.
-        with redirect_stdout(StringIO()):
-            serve.shutdown()
-
-
-def _deploy(app: Application) -> None:
-    try:
-        serve.run(app, name=APP_NAME, route_prefix="/", blocking=False)
-    except RuntimeError as error:
-        raise ServeError(f"the endpoint cannot start: {_reason_noted()}") from error
-
-
-def _reason_noted() -> str:
-    """Why a replica did not start: lorid's own error in what Serve notes, or else its last line.
-
-    Serve keeps a replica's error as the text of a traceback only.
-    """
-    app = serve.status().applications.get(APP_NAME)
-    noted = [deployment.message for deployment in app.deployments.values()] if app else []
-    lines = [line.strip() for text in noted for line in text.splitlines() if line.strip()]
-    own = [line.partition(": ")[2] for line in lines if line.startswith("lorid.errors.")]
-    return next(iter(own or reversed(lines)), "see Serve's log")[:500]
-
-
-def client_of(config: RunConfig, url: str) -> Client:
-    """A client that waits as long as the endpoint may work on one request."""
-    key = os.environ.get("LORID_API_KEY") if config.serving.tokens_file else None
-    return Client(url, key, timeout_s=config.serving.batch_timeout_s)
+    config = subject.config
+    for address in subject.settings.compare:
+        load_record(store, address)  # before anything is asked
+    where = log_folder(config, store=store, triple=subject.triple)
+    with (
+        AnswerChecker() as checker,
+        AttemptsLog.opened(store, f"{where}{MUTUAL}") as log,
+        AttemptsLog.opened(store, f"{where}{BASE}") as base,
+    ):
+        stage = _Stage(
+            subject=subject,
+            log=log,
+            base=base,
+            marker=Marker(policy=config.feedback.policy(), checker=checker),
+        )
+        num_reused = stage.take_logged()
+        if num_reused:
+            announce(f"  {num_reused} of {len(subject.problems)} questions are in the log already")
+        if stage.to_ask or stage.base_to_ask():
+            with opened() if opened else asking(subject, folder=where, announce=announce) as asker:
+                stage.ask(asker)
+                stage.ask_base(asker)
+        stage.require_answers()
+        details = stage.write(folder, checker)
+        pairs = compared(
+            stage.marker, subject.problems, addresses=subject.settings.compare, store=store
+        )
+    write_jsonl(
+        folder / "compared.jsonl",
+        ({"against": name, **pair.to_dict()} for name, pair in pairs.items()),
+    )
+    if subject.training is not None:
+        details["contamination"] = look_for_overlap(
+            subject.problems, training=subject.training, folder=folder
+        )
+    details |= {f"against {name}": pair.to_flat() for name, pair in pairs.items()}
+    return {**details, "num_reused": num_reused, "log": where.rstrip("/")}
 
 
 @contextmanager
-def client_threads(number: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for requests; when the block is left early, what waits in the queue is dropped."""
-    pool = ThreadPoolExecutor(number)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def asking(subject: Evaluated, *, folder: str, announce: Announce) -> Iterator[Asker]:
+    """Whoever answers questions, for the duration of the block: an endpoint, or engines alone.
+
+    Raises:
+        ServeError: it cannot be started.
+        ResourceError: the cluster has no room for it.
+    """
+    config, settings = subject.config, subject.settings
+    check_mode(settings, config.serving)
+    with connected():
+        require_room_to_ask(config, settings=settings)
+        if settings.mode == "offline":
+            from lorid.distributed.deployments import source_of_triple
+            from lorid.distributed.offline import ByRayData
+
+            source = source_of_triple(config, subject.triple)
+            yield ByRayData(config, settings, source=source, folder=folder)
+            return
+        from lorid.distributed.online import OverHttp
+        from lorid.distributed.served import served
+
+        with served(config, triple=subject.triple) as url:
+            announce(f"  serving at {url}")
+            yield OverHttp(config, settings, url=url)
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Raise ServeError when somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ServeError(
-                f"cannot listen on {host}:{port}: {error.strerror}; "
-                "stop what uses it, or set serving.port (or serving.host)"
-            ) from error
+class _Stage:
+    """The questions of one evaluation on their way into the log and through the marker."""
 
+    def __init__(
+        self, *, subject: Evaluated, log: AttemptsLog, base: AttemptsLog, marker: Marker
+    ) -> None:
+        self.subject, self.log, self.base, self.marker = subject, log, base, marker
+        self.to_ask: list[Problem] = []
+        self.num_asked = 0
+        self.failed: dict[str, Outcome] = {}
 
-def grade_split(
-    config: RunConfig, problems: Sequence[Problem], *, url: str, folder: Path
-) -> Mapping[str, Any]:
-    """Grade every problem by HTTP; writes `attempts.jsonl` and `base.jsonl`; returns the counts."""
-    attempts, counts = _grade(config, problems, url=url)
-    write_jsonl(folder / "attempts.jsonl", attempts)
-    base = _ask_base(config, problems, url=url) if config.evaluation.grade_base else []
-    write_jsonl(folder / "base.jsonl", base)
-    return {**counts, "num_base": len(base), "grader_version": GRADER_VERSION}
+    def take_logged(self) -> int:
+        """Mark what the log holds, and note what is to be asked; returns how many were there."""
+        num_all = len(self.subject.problems)
+        with Progress("evaluate") as progress:
+            for done, problem in enumerate(self.subject.problems, start=1):
+                row = self.log.find(problem.question)
+                is_whole = row is not None and self.marker.mark(attempts_row(problem, row))
+                if row is None or (self.subject.settings.redraw and not is_whole):
+                    self.to_ask.append(problem)
+                if self.marker.scores:
+                    progress.update("what is logged", done=done, total=num_all)
+        return num_all - len(self.to_ask)
 
-
-def _grade(
-    config: RunConfig, problems: Sequence[Problem], *, url: str
-) -> tuple[list[dict[str, Any]], Mapping[str, int | float]]:
-    size = config.evaluation.items_per_request
-    chunks = [problems[start : start + size] for start in range(0, len(problems), size)]
-    rows: dict[str, dict[str, Any]] = {}
-    reasons: list[str] = []
-    num_correct = num_rounds = 0
-    with (
-        Progress("evaluate") as progress,
-        client_of(config, url) as client,
-        client_threads(config.evaluation.requests_in_flight) as pool,
-    ):
-        progress.update("mutual feedback", done=0, total=len(problems))
-        futures = [pool.submit(_grade_chunk, client, chunk, seed=config.seed) for chunk in chunks]
-        for future in as_completed(futures):
-            for result in future.result():
-                if result.get("error"):
-                    reasons.append(result["error"])
+    def ask(self, asker: Asker) -> None:
+        """Ask what is missing; each row is logged before it counts."""
+        with Progress("evaluate") as progress:
+            self._show(progress)
+            for outcome in asker.attempts(self.to_ask):
+                problem = outcome.problem
+                self.num_asked += 1
+                if outcome.row is None:
+                    self.failed[problem.problem_id] = outcome
                 else:
-                    num_correct += result["verdict"] == "correct"
-                    num_rounds += result["num_rounds"]
-                    rows[result["id"]] = result["transcript"]["attempts"]
-            done = len(rows) + len(reasons)
-            note = f"accuracy so far {num_correct / max(1, len(rows)):.1%}"
-            progress.update("mutual feedback", done=done, total=len(problems), note=note)
-    if not rows:
-        raise ServeError(f"none of {len(problems)} problems was graded; the first: {reasons[0]}")
-    # A problem that failed has no attempts: it counts as not answered, and is never left out.
-    ordered = [
-        {
-            "question": problem.question,
-            **NO_ATTEMPTS,
-            **rows.get(problem.problem_id, {}),
-            "problem_id": problem.problem_id,
-            "gold": problem.answer,
-            "family": problem.family,
-        }
-        for problem in problems
-    ]
-    counts = {
-        "num_problems": len(ordered),
-        "num_correct": num_correct,
-        "num_errors": len(reasons),
-        "accuracy": num_correct / len(ordered),
-        "mean_rounds": num_rounds / len(rows),
-    }
-    return ordered, counts
+                    self.log.add(attempts_row(problem, outcome.row), is_logged=outcome.is_logged)
+                    # Of two rows the log keeps the one with more rounds.
+                    kept = self.log.find(problem.question) or outcome.row
+                    self.marker.mark(attempts_row(problem, kept))
+                self._show(progress)
+            self.log.flush()
 
+    def base_to_ask(self) -> list[Problem]:
+        """Questions for the base: those that are not in its log, and that fit into its context."""
+        if not self.subject.settings.grade_base:
+            return []
+        return [
+            problem
+            for problem in self.subject.problems
+            if problem.question not in self.base and problem.question in self.log
+        ]
 
-def _grade_chunk(client: Client, chunk: Sequence[Problem], *, seed: int) -> list[dict[str, Any]]:
-    items = [
-        {"id": problem.problem_id, "question": problem.question, "reference": problem.answer}
-        for problem in chunk
-    ]
-    return list(grade_all(client, items, seed=seed, include_transcripts=True))
+    def ask_base(self, asker: Asker) -> None:
+        """The base's own answers."""
+        todo = self.base_to_ask()
+        with Progress("evaluate") as progress:
+            for done, outcome in enumerate(asker.base_texts(todo), start=1):
+                if outcome.row is None:
+                    self.failed.setdefault(outcome.problem.problem_id, outcome)
+                else:
+                    row = {"question": outcome.problem.question, **outcome.row}
+                    self.base.add(row, is_logged=outcome.is_logged)
+                progress.update("base model alone", done=done, total=len(todo))
+            self.base.flush()
 
-
-def _ask_base(config: RunConfig, problems: Sequence[Problem], *, url: str) -> list[dict[str, Any]]:
-    """The base model's own answer to each question, without an adapter."""
-    with (
-        Progress("evaluate") as progress,
-        client_of(config, url) as client,
-        client_threads(BASE_QUESTIONS_IN_FLIGHT) as pool,
-    ):
-
-        def ask(problem: Problem) -> dict[str, Any]:
-            text, finish_reason = client.complete(
-                problem.question, model=BASE_MODEL, seed=config.seed
+    def require_answers(self) -> None:
+        """Raise ServeError when the record would count as wrong what was only not answered."""
+        failed = list(self.failed.values())
+        if not failed:
+            return
+        num_all = len(self.subject.problems)
+        if len(failed) == num_all and not len(self.log):
+            raise ServeError(
+                f"none of {num_all} problems was answered; the first: {failed[0].error}"
             )
-            return {
-                "problem_id": problem.problem_id,
-                "gold": problem.answer,
-                "text": text,
-                "finish_reason": finish_reason,
-            }
+        passing = [outcome for outcome in failed if outcome.may_pass]
+        if passing and not self.subject.settings.accept_errors:
+            raise ServeError(
+                f"{len(passing)} of {num_all} problems got no answer; the first: "
+                f"{passing[0].error}; what came is logged: run again to ask these again, or set "
+                "evaluation.accept_errors=true to count them as not answered"
+            )
 
-        rows = []
-        for done, row in enumerate(pool.map(ask, problems), start=1):
-            rows.append(row)
-            progress.update("base model alone", done=done, total=len(problems))
-        return rows
+    def write(self, folder: Path, checker: AnswerChecker) -> dict[str, Any]:
+        """The artifact's files, problem by problem, and the details for the record."""
+        problems = self.subject.problems
+        with (folder / "attempts.jsonl").open("w", encoding="utf-8") as file:
+            for problem in problems:
+                row = attempts_row(problem, self.log.find(problem.question) or NO_ATTEMPTS)
+                if problem.problem_id not in self.marker.scores:
+                    self.marker.mark(row)
+                file.write(json_line(row))
+        scores = self._write_base(folder, checker)
+        errors = [
+            outcome.to_error_row()
+            for outcome in self.failed.values()
+            if outcome.problem.question not in self.log
+        ]
+        write_jsonl(folder / "errors.jsonl", errors)
+        suspects = self.marker.suspects
+        write_jsonl(
+            folder / "label_audit.jsonl",
+            (
+                suspects[one.problem_id].to_row(question=one.question, label=one.answer)
+                for one in problems
+                if one.problem_id in suspects
+            ),
+        )
+        details = {**self.marker.figures(), "num_errors": len(errors), "num_base": len(scores)}
+        if scores:
+            ours, theirs = rights_of(list(self.marker.scores.values())), rights_of(scores)
+            details["against the base"] = compare_pairs(ours, theirs).to_flat()
+        return details
+
+    def _write_base(self, folder: Path, checker: AnswerChecker) -> list[ProblemScore]:
+        scores: list[ProblemScore] = []
+        with (folder / "base.jsonl").open("w", encoding="utf-8") as file:
+            if not self.subject.settings.grade_base:
+                return scores
+            for problem in self.subject.problems:
+                found = self.base.find(problem.question)
+                if found is not None:
+                    row = {
+                        "problem_id": problem.problem_id,
+                        "gold": problem.answer,
+                        "text": found["text"],
+                        "finish_reason": found["finish_reason"],
+                    }
+                    scores.append(score_alone(row, checker))
+                    file.write(json_line(row))
+        return scores
+
+    def _show(self, progress: Progress) -> None:
+        num_all = len(self.subject.problems)
+        share = self.marker.num_correct / max(1, len(self.marker.scores))
+        note = f"accuracy so far {share:.1%}"
+        if self.failed:
+            note += f", {len(self.failed)} failed"
+        done = num_all - len(self.to_ask) + self.num_asked
+        progress.update("mutual feedback", done=done, total=num_all, note=note)

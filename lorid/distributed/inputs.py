@@ -11,10 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorid.artifacts.triples import TRIPLE_FORMAT, WEIGHTS_FILE, file_sha256, model_identity
+from lorid.artifacts.triples import (
+    HUB_ID,
+    TRIPLE_FORMAT,
+    WEIGHTS_FILE,
+    file_sha256,
+    model_identity,
+)
 from lorid.config import ModelConfig, RunConfig
+from lorid.errors import ConfigError
 from lorid.method.grader import GRADER_VERSION
 from lorid.method.roles import Role
+from lorid.serving import EvaluationConfig
 
 GENERATOR_VERSION = 2
 ROW_FILES = (".json", ".jsonl")
@@ -119,8 +127,46 @@ def triple_inputs(config: RunConfig) -> dict[str, Any]:
 
 
 def evaluation_inputs(config: RunConfig) -> dict[str, Any]:
-    """Inputs of the evaluation: the triple, the data and the base's turn."""
-    return {**triple_inputs(config), "evaluation.grade_base": config.evaluation.grade_base}
+    """Inputs of the evaluation: the triple, the questions and the base's turn.
+
+    How questions are asked, and how many at once, are not inputs.
+    """
+    return {**triple_inputs(config), **question_inputs(config.evaluation)}
+
+
+def question_inputs(settings: EvaluationConfig) -> dict[str, Any]:
+    """What an evaluation depends on beside its triple; a file of questions by its content."""
+    inputs: dict[str, Any] = {"evaluation.grade_base": settings.grade_base}
+    if settings.questions is not None:
+        place = settings.questions
+        inputs["evaluation.questions"] = (
+            file_sha256(Path(place))[:16] if is_row_file(place) else place
+        )
+    # Only what is not as usual, so that versions stay what they were before there was a choice.
+    for name in ("num_questions", "draw_by", "redraw", "compare"):
+        if value := getattr(settings, name):
+            inputs[f"evaluation.{name}"] = list(value) if name == "compare" else value
+    return inputs
+
+
+def is_row_file(place: str) -> bool:
+    """Whether a place of rows is a file, and not a name on the hub."""
+    return Path(place).suffix in ROW_FILES
+
+
+def hub_parts(place: str) -> tuple[str, str | None, str]:
+    """ID, config and split of `ID:CONFIG:SPLIT`; `ID` alone is its split `test`.
+
+    Raises:
+        ConfigError: it is neither that nor a file of rows.
+    """
+    name, config, split = [*place.split(":"), "", ""][:3]
+    if not HUB_ID.fullmatch(name) or place.count(":") > 2:
+        raise ConfigError(
+            f"evaluation.questions: {place} is neither a .jsonl or .json file nor "
+            "ID:CONFIG:SPLIT of the hub, such as openai/gsm8k:main:test"
+        )
+    return name, config or None, split or "test"
 
 
 def report_inputs(config: RunConfig) -> dict[str, Any]:

@@ -11,13 +11,14 @@ workers and node types are not inputs.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from lorid.artifacts.leases import held
-from lorid.artifacts.records import Kind, Record, fetch, fingerprint, publish, version_of
+from lorid.artifacts.records import Kind, Record, fetch, find, fingerprint, publish, version_of
 from lorid.artifacts.stages import announce_differences, run_stage
 from lorid.artifacts.triples import (
     MANIFEST_FILE,
@@ -64,44 +65,46 @@ def run_pipeline(
         RunTaken: another driver holds the name.
         LoridError: with one line for the user; finished stages stay finished.
     """
-    from lorid.distributed.cluster import connected
-    from lorid.distributed.room import require_room
-
     if "train" in stages:
         from lorid.training.trackers import check_trackers
 
         check_trackers(config.training.trackers)
     run = open_run(config, announce=announce)
     records: dict[str, Record] = {}
-    before, on_ray = _split(stages)
-    with held(run.store, config.name, announce=run.announce):
-        for stage in before:
+    with held(run.store, config.name, announce=run.announce), ExitStack() as ray:
+        for number, stage in enumerate(stages):
+            if stage in STAGES_ON_RAY:
+                check_before_training(run, stages=stages[number:])
+            # Not before it is needed: bad data fails within a second, and what is done or only to
+            # be marked again needs no cluster.
+            if _has_work_on_ray(run, stage):
+                _connect(run, ray, stages=stages[number:])
             records |= _announced(run, stage)
-        if on_ray:
-            check_before_training(run, stages=on_ray)
-            with connected():
-                require_room(
-                    run.config, stages=[stage for stage in on_ray if not _is_done(run, stage)]
-                )
-                for stage in on_ray:
-                    records |= _announced(run, stage)
-                    if stage == "knowledge":
-                        check_before_training(run, stages=on_ray)
     return records
 
 
-def _split(stages: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """What comes before the first stage on Ray, and the rest: bad data fails within a second."""
-    first = next((i for i, stage in enumerate(stages) if stage in STAGES_ON_RAY), len(stages))
-    return stages[:first], stages[first:]
+def _has_work_on_ray(run: Run, stage: str) -> bool:
+    """Whether the stage will start something on a cluster; evaluation connects by itself."""
+    if stage == "knowledge":
+        inputs = knowledge_inputs(run.config)
+        return find(run.store, kind="knowledge", name=run.config.name, inputs=inputs) is None
+    return stage == "train" and bool(missing_roles(run))
+
+
+def _connect(run: Run, ray: ExitStack, *, stages: Sequence[str]) -> None:
+    """Stay connected to the end, and refuse at once what a later stage cannot get either."""
+    from lorid.distributed.cluster import connected
+    from lorid.distributed.room import require_room
+
+    ray.enter_context(connected())
+    to_come = [stage for stage in stages if stage in STAGES_ON_RAY and not _is_done(run, stage)]
+    require_room(run.config, stages=to_come)
 
 
 def _is_done(run: Run, stage: str) -> bool:
     """Whether a stage will ask the cluster for nothing."""
-    from lorid.artifacts.records import find
-
     if stage == "train":
-        return all(_adapter(run, role) for role in Role)
+        return not missing_roles(run)
     kind, inputs = {
         "knowledge": ("knowledge", knowledge_inputs), "evaluate": ("evaluation", evaluation_inputs)
     }[stage]  # fmt: skip
@@ -258,34 +261,35 @@ def bind_triple(run: Run) -> Record:
 
 
 def evaluate(run: Run) -> dict[str, Record]:
-    """The served triple on the test split, every attempt logged."""
-    from lorid.distributed.evaluation import grade_split, served
-    from lorid.distributed.preparation import read_split
+    """The triple on the test split, or on the questions that the config names."""
+    from lorid.distributed.evaluation import Evaluated
+    from lorid.distributed.evaluation import evaluate as evaluate_triple
+    from lorid.distributed.findings import announce_result
+    from lorid.distributed.preparation import load_questions, read_split
 
-    data = _required(run, kind="data", inputs=data_inputs(run.config), stage="prepare")
-    triple = _required(run, kind="triple", inputs=triple_inputs(run.config), stage="train")
+    config, settings = run.config, run.config.evaluation
+    data = _required(run, kind="data", inputs=data_inputs(config), stage="prepare")
+    triple = _required(run, kind="triple", inputs=triple_inputs(config), stage="train")
 
     def build(folder: Path) -> Mapping[str, Any]:
         with fetched(run.store, data) as source:
-            problems = read_split(source, "test")
-        with served(run.config, triple=triple) as url:
-            run.announce(f"  serving at {url}")
-            return grade_split(run.config, problems, url=url, folder=folder)
+            if settings.questions is None:
+                problems = read_split(source, "test")[: settings.num_questions]
+            else:
+                problems = load_questions(settings).problems
+            subject = Evaluated(config=config, settings=settings, triple=triple, problems=problems)
+            return evaluate_triple(subject, store=run.store, folder=folder, announce=run.announce)
 
     record = run_stage(
         run.store,
         kind="evaluation",
-        name=run.config.name,
-        inputs=evaluation_inputs(run.config),
+        name=config.name,
+        inputs=evaluation_inputs(config),
         parents=(data.address, triple.address),
         build=build,
         announce=run.announce,
     )
-    if record.details["num_errors"]:
-        run.announce(
-            f"  {record.details['num_errors']} of {record.details['num_problems']} problems failed "
-            "in the endpoint and count as not answered"
-        )
+    announce_result(record, run.announce)
     return {"evaluate": record, "triple": triple}
 
 
@@ -342,8 +346,6 @@ _STAGES: dict[str, Callable[[Run], dict[str, Record]]] = {
 
 
 def _required(run: Run, *, kind: Kind, inputs: Mapping[str, Any], stage: str) -> Record:
-    from lorid.artifacts.records import find
-
     record = find(run.store, kind=kind, name=run.config.name, inputs=dict(inputs))
     if record is None:
         raise ArtifactIncomplete(

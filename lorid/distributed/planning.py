@@ -21,11 +21,12 @@ from lorid.artifacts.records import Record, fetch, find
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import ModelConfig, RunConfig, TeacherConfig
 from lorid.distributed.inputs import data_inputs, knowledge_inputs, teacher_inputs
-from lorid.distributed.preparation import iter_split, read_groups, write_splits
+from lorid.distributed.preparation import iter_split, load_questions, read_groups, write_splits
 from lorid.method.knowledge import teacher_prompt
 from lorid.method.problems import EnrichedProblem, Problem
 from lorid.method.roles import Role, join_knowledge, role_target, user_turn
 from lorid.method.sources import SourceGroup, source_of
+from lorid.method.stopping import Tally, fewest_rounds_to_come
 from lorid.sections import ApiConfig
 from lorid.teacher.asking import Manner, judge, request_for
 from lorid.teacher.base import CHARS_PER_TOKEN, Usage
@@ -100,8 +101,13 @@ class TrainingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """Generations of the evaluation: bounds, and an estimate by the assumed rate of agreement."""
+    """Generations of the evaluation: bounds, and an estimate by the assumed rate of agreement.
 
+    They are those that the rule draws; rounds that start early (`feedback.max_wave_rounds`) may
+    draw more and waste it.
+    """
+
+    rule: str
     num_questions: int
     num_generations_at_least: int
     num_generations_at_most: int
@@ -134,7 +140,7 @@ def plan_run(config: RunConfig, *, store: ArtifactStore, assumed: Assumed) -> Pl
         folder = _data_folder(config, store, Path(temporary) / "data")
         problems = list(iter_split(folder, "train"))
         groups = read_groups(folder)
-        num_questions = sum(1 for _ in iter_split(folder, "test"))
+        num_questions = _num_questions(config, folder)
         known = dict[str, tuple[str, ...]]()
         if made is not None:
             rows = read_enriched(fetch(store, made, into=Path(temporary) / "knowledge"))
@@ -324,17 +330,35 @@ def _turn(role: Role, one: EnrichedProblem) -> str:
 
 
 def evaluation_plan(config: RunConfig, *, num_questions: int, assumed: Assumed) -> EvaluationPlan:
-    """Three generations a round, one round to `max_rounds` of them, and the base's one."""
-    rounds, rate = config.feedback.max_rounds, assumed.agreement_rate
-    expected = (1 - (1 - rate) ** rounds) / rate if rate > 0 else rounds
-    base = num_questions if config.evaluation.grade_base else 0
+    """What the rule draws of every question, and the base's one text.
+
+    One side alone draws one attempt (the deep one with its knowledge), `majority` every round. The
+    others stop between the fewest rounds that can satisfy them and `max_rounds`: after those the
+    assumed share of rounds ends a question.
+    """
+    settings = config.evaluation
+    policy = config.feedback.policy(rule=settings.draw_by)
+    a_round = policy.asks_intuitive + 2 * policy.asks_deep
+    fewest = min(policy.most_rounds, fewest_rounds_to_come(policy, Tally()))
+    left, rate = policy.most_rounds - fewest + 1, assumed.agreement_rate
+    expected = fewest - 1 + ((1 - (1 - rate) ** left) / rate if rate > 0 else left)
+    base = num_questions if settings.grade_base else 0
     return EvaluationPlan(
+        rule=policy.rule,
         num_questions=num_questions,
-        num_generations_at_least=3 * num_questions + base,
-        num_generations_at_most=3 * rounds * num_questions + base,
-        num_generations=round(3 * expected * num_questions) + base,
+        num_generations_at_least=a_round * fewest * num_questions + base,
+        num_generations_at_most=a_round * policy.most_rounds * num_questions + base,
+        num_generations=round(a_round * expected * num_questions) + base,
         agreement_rate=rate,
     )
+
+
+def _num_questions(config: RunConfig, data: Path) -> int:
+    """The questions of the evaluation: its own, or those of the test split."""
+    settings = config.evaluation
+    if settings.questions is not None:
+        return len(load_questions(settings).problems)
+    return sum(1 for _ in islice(iter_split(data, "test"), settings.num_questions))
 
 
 # Tokens -------------------------------------------------------------------------------------------

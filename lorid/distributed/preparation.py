@@ -8,17 +8,19 @@ from typing import Any
 from lorid.config import DataConfig, RunConfig
 from lorid.demo.generator import generate
 from lorid.distributed.augmentation import match_rows
-from lorid.distributed.inputs import ROW_FILES
+from lorid.distributed.inputs import ROW_FILES, hub_parts, is_row_file
 from lorid.errors import DataError, one_line
 from lorid.jsonl import read_array, read_jsonl, read_lines, write_jsonl
 from lorid.method.problems import (
     Problem,
     RejectedRow,
+    problems_from_numbered,
     problems_from_rows,
     read_problems,
     source_key,
 )
 from lorid.method.sources import SourceGroup, group_by_source, source_of
+from lorid.serving import EvaluationConfig
 
 MAX_SHOWN_REASONS = 3
 
@@ -56,6 +58,26 @@ def load_split(config: RunConfig, split: str) -> Split:
             + ("; ".join(_reasons(loaded.rejected)) or "it is empty")
         )
     return Split(problems=loaded.problems[:limit], rejected=loaded.rejected)
+
+
+def load_questions(config: EvaluationConfig) -> Split:
+    """The questions that an evaluation names for itself: a file's, or a split's of the hub.
+
+    Raises:
+        DataError: the source cannot be read, or holds no usable problem.
+    """
+    place = str(config.questions)
+    if is_row_file(place):
+        rows = read_array(Path(place)) if place.endswith(".json") else read_lines(Path(place))
+        problems, rejected = problems_from_numbered(rows, source=place)
+    else:
+        name, config_name, split = hub_parts(place)
+        loaded = _loaded(name, config_name, split, field="evaluation.questions")
+        problems, rejected = problems_from_rows(loaded, source=name)
+    if not problems:
+        reason = "; ".join(_reasons(rejected)) or "it is empty"
+        raise DataError(f"evaluation.questions: {place} has no usable problem; {reason}")
+    return Split(problems=problems[: config.num_questions], rejected=rejected)
 
 
 def write_splits(config: RunConfig, folder: Path) -> Mapping[str, Any]:

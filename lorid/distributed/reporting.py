@@ -11,6 +11,7 @@ from lorid.config import RunConfig, dump_config
 from lorid.demo.generator import HELD_OUT_FAMILIES
 from lorid.jsonl import read_jsonl
 from lorid.method.attempts import LISTS
+from lorid.method.paired import Paired
 from lorid.method.roles import Role
 from lorid.report.data import LossPoint, ReportData, StageCost, read_loss_curve
 from lorid.training.track import METRICS_FILE
@@ -38,7 +39,13 @@ def collect(
             [row for _, row in read_jsonl(folder / "evaluation" / name)]
             for name in ("attempts.jsonl", "base.jsonl")
         )
+        compared = folder / "evaluation" / "compared.jsonl"  # not there before it was made
+        others = {
+            f"{row['against']}": Paired.from_dict(row)
+            for _, row in (read_jsonl(compared) if compared.is_file() else ())
+        }
     return ReportData(
+        others=others,
         run_name=config.name,
         config_yaml=dump_config(config),
         rule=config.feedback.rule,

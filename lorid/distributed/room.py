@@ -16,11 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorid.config import RunConfig
-from lorid.distributed.cluster import alive_nodes, nodes_to_come, require_accelerators
-from lorid.distributed.demands import Demand, demands_of
+from lorid.config import EndpointConfig, RunConfig
+from lorid.distributed.cluster import (
+    alive_nodes,
+    nodes_to_come,
+    require_accelerators,
+    require_engine,
+)
+from lorid.distributed.demands import Demand, demands_of, demands_to_ask
 from lorid.distributed.placement import Nodes
 from lorid.errors import ResourceError, one_line
+from lorid.serving import EvaluationConfig
 
 SECONDS_BETWEEN_LOOKS = 10.0
 LOOKS_BETWEEN_LINES = 6
@@ -36,23 +42,30 @@ def require_room(config: RunConfig, *, stages: Sequence[str]) -> None:
         ResourceError: all of it, with the sizes that there are.
     """
     require_accelerators(config, stages=stages)
+    _require([demand for demand in demands_of(config) if demand.stage in stages])
+
+
+def require_room_to_ask(config: EndpointConfig, *, settings: EvaluationConfig) -> None:
+    """`require_room` for an evaluation alone."""
+    require_engine(config)
+    _require(list(demands_to_ask(config, settings=settings)))
+
+
+def _require(demands: Sequence[Demand]) -> None:
     to_come = nodes_to_come()
     if to_come is None:  # better to ask and to wait than to refuse
         return
     nodes = [*alive_nodes(), *to_come]
-    if missing := too_large(config, stages=stages, nodes=nodes):
+    if missing := too_large(demands, nodes=nodes):
         raise ResourceError(_never(missing, nodes=nodes))
 
 
-def too_large(config: RunConfig, *, stages: Sequence[str], nodes: Sequence[Nodes]) -> list[Demand]:
-    """What these stages ask for that not one of the nodes could hold."""
+def too_large(demands: Sequence[Demand], *, nodes: Sequence[Nodes]) -> list[Demand]:
+    """The demands that not one of the nodes could hold."""
     return [
         demand
-        for demand in demands_of(config)
-        if demand.stage in stages
-        and not any(
-            demand.fits_on(num_cpus=node.num_cpus, num_gpus=node.num_gpus) for node in nodes
-        )
+        for demand in demands
+        if not any(demand.fits_on(num_cpus=node.num_cpus, num_gpus=node.num_gpus) for node in nodes)
     ]
 
 

@@ -7,12 +7,13 @@ what the first one costs on average (or a given budget), and no more.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lorid.method.attempts import JudgedAttempts
 from lorid.method.calibration import calibrate
+from lorid.method.paired import Paired, compare_pairs, rights_of
 from lorid.method.replay import ProblemScore, scores_by_bound
 from lorid.method.scoring import Summary, summarize
 from lorid.method.stopping import Policy
@@ -34,6 +35,7 @@ class ComparedRule:
     """A rule at the budget: its bound, and the number of problems that may take one round more.
 
     `within_budget` is False when even one round of each problem costs more than the budget.
+    `paired` is the first rule against this one on the same problems; None for the first itself.
     """
 
     summary: Summary
@@ -41,6 +43,7 @@ class ComparedRule:
     within_budget: bool
     brier: float | None
     scores: tuple[ProblemScore, ...]
+    paired: Paired | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As `lorid replay --compare --json` prints it."""
@@ -49,6 +52,7 @@ class ComparedRule:
             "num_with_one_more": self.num_with_one_more,
             "within_budget": self.within_budget,
             "brier": self.brier,
+            "paired": self.paired.to_dict() if self.paired else None,
         }
 
 
@@ -81,7 +85,7 @@ def compare(
         _at_budget(table, policy=policy, budget=budget)
         for table, policy in zip(tables, policies, strict=True)
     ]
-    return Comparison(budget=budget, rules=tuple(rules))
+    return Comparison(budget=budget, rules=(*rules[:1], *_against(rules)))
 
 
 def figures_by_bound(
@@ -105,6 +109,13 @@ def figures_by_bound(
             )
         )
     return tuple(figures)
+
+
+def _against(rules: Sequence[ComparedRule]) -> Iterator[ComparedRule]:
+    """Every rule but the first, with the comparison of that one with it."""
+    for one in rules[1:]:
+        paired = compare_pairs(rights_of(rules[0].scores), rights_of(one.scores))
+        yield replace(one, paired=paired)
 
 
 def _at_bound(table: Sequence[Sequence[ProblemScore]], bound: int) -> list[ProblemScore]:

@@ -142,19 +142,20 @@ def read_problems(path: Path) -> tuple[list[Problem], list[RejectedRow]]:
     Raises:
         DataError: the file cannot be read, or is not UTF-8.
     """
-    return _from_numbered(read_lines(path), source=str(path))
+    return problems_from_numbered(read_lines(path), source=str(path))
 
 
 def problems_from_rows(
     rows: Iterable[object], *, source: str
 ) -> tuple[list[Problem], list[RejectedRow]]:
     """Problems and rejected rows from parsed rows, numbered from 1."""
-    return _from_numbered(enumerate(rows, start=1), source=source)
+    return problems_from_numbered(enumerate(rows, start=1), source=source)
 
 
-def _from_numbered(
+def problems_from_numbered(
     rows: Iterable[tuple[int, object]], *, source: str
 ) -> tuple[list[Problem], list[RejectedRow]]:
+    """Problems and rejected rows from numbered rows, where a row may be the error of its line."""
     problems: dict[str, Problem] = {}
     first_rows: dict[str, int] = {}
     rejected: list[RejectedRow] = []

@@ -13,6 +13,7 @@ it reproduces the published scoring, for comparison.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from lorid.method.attempts import JudgedAttempts, ProblemAttempts, judge
 from lorid.method.equivalence import AnswerChecker
@@ -63,6 +64,17 @@ def scores_by_bound(item: JudgedAttempts, *, policy: Policy) -> list[ProblemScor
         if is_satisfied(policy, tally):
             break
     return scores or [_scored(item, policy=policy, tally=Tally())]
+
+
+def is_whole(item: JudgedAttempts, *, policy: Policy) -> bool:
+    """Whether the log holds all rounds that the rule would have drawn.
+
+    One that another rule has drawn may end before: then a score is that of the rounds there are.
+    """
+    sides = [item.intuitive] * policy.asks_intuitive + [item.deep] * policy.asks_deep
+    num_whole = min(map(len, sides))
+    tallies = islice(_tallies(item, policy=policy), num_whole)
+    return any(is_satisfied(policy, tally) for tally in tallies) or num_whole >= policy.most_rounds
 
 
 def _tallies(item: JudgedAttempts, *, policy: Policy) -> Iterator[Tally]:

@@ -33,10 +33,11 @@ from lorid.method.equivalence import AnswerChecker
 Rule = Literal[
     "paper", "paper-oracle", "same-round", "bayes", "majority", "intuitive-only", "deep-only"
 ]
+LiveRule = Literal["paper", "same-round", "bayes", "majority", "intuitive-only", "deep-only"]
 OnExhaustion = Literal["plurality", "abstain"]
 RULES: tuple[str, ...] = get_args(Rule)
 ORACLE = "paper-oracle"
-LIVE_RULES = tuple(rule for rule in RULES if rule != ORACLE)
+LIVE_RULES: tuple[str, ...] = get_args(LiveRule)
 NO_ORACLE = (
     f"rule {ORACLE!r} looks at the label, and a question that is being solved has none: it is for "
     f"`lorid replay` alone; choose {', '.join(LIVE_RULES)}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lorid.method.attempts import JudgedAttempts, ProblemAttempts, judge, parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
+from lorid.method.paired import Paired
 from lorid.method.replay import ProblemScore, score
 from lorid.method.scoring import Summary, summarize
 from lorid.report.buckets import (
@@ -49,6 +50,12 @@ class Analysis:
     def judged(self) -> list[JudgedAttempts]:
         """The attempts with their answers compared, for every rule."""
         return [case.judged for case in self.cases]
+
+    @property
+    def pairs(self) -> list[tuple[str, Paired]]:
+        """Mutual feedback against each other method, and against other evaluations."""
+        own = [(row.method, row.paired) for row in self.methods if row.paired is not None]
+        return [*own, *self.data.others.items()]
 
     @property
     def scores(self) -> list[ProblemScore]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lorid.jsonl import read_jsonl
 from lorid.method.gate import GateLimits
+from lorid.method.paired import Paired
 from lorid.method.roles import Role
 from lorid.method.stopping import DEFAULT_TAU, OnExhaustion, Policy
 
@@ -46,7 +47,10 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """Everything that a report shows; `gate` is what the run held the teacher's knowledge to."""
+    """Everything that a report shows; `gate` is what the run held the teacher's knowledge to.
+
+    `others` are evaluations that this one was compared with on the same questions, by name.
+    """
 
     run_name: str
     rule: str
@@ -62,6 +66,7 @@ class ReportData:
     stages: Sequence[StageCost] = ()
     records: Sequence[str] = ()
     unseen_families: frozenset[str] = frozenset()
+    others: Mapping[str, Paired] = field(default_factory=dict[str, Paired])
     on_exhaustion: OnExhaustion = "plurality"
     tau: float = DEFAULT_TAU
 

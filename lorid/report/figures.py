@@ -21,6 +21,7 @@ from lorid.report.buckets import BUCKETS
 
 Cell = str | int | float | None
 METHODS = "methods"
+PAIRED = "paired"
 ACCURACY_OVER_N = "accuracy-over-n"
 ACCURACY_OVER_GENERATIONS = "accuracy-over-generations"
 ROUNDS = "rounds"
@@ -76,6 +77,22 @@ def methods(analysis: Analysis) -> Figure:
         for row in analysis.methods
     ]  # fmt: skip
     return Figure(name=METHODS, columns=columns, rows=rows)
+
+
+def paired(analysis: Analysis) -> Figure:
+    """Mutual feedback against each other method, and other evaluations, on the same questions."""
+    columns = (
+        "against", "problems", "difference", "low", "high", "only_ours", "only_theirs", "both",
+        "p_value",
+    )  # fmt: skip
+    rows = [
+        (
+            name, one.num_problems, one.difference, *one.interval, one.num_only_a, one.num_only_b,
+            one.num_both, one.p_value,
+        )
+        for name, one in analysis.pairs
+    ]  # fmt: skip
+    return Figure(name=PAIRED, columns=columns, rows=rows)
 
 
 def accuracy_over_n(analysis: Analysis) -> Figure:
@@ -211,6 +228,6 @@ def bucket_counts(analysis: Analysis) -> Figure:
 
 
 _FIGURES: tuple[Callable[[Analysis], Figure], ...] = (
-    methods, accuracy_over_n, accuracy_over_generations, rounds, calibration, loss, knowledge,
-    gate, stages, bucket_counts,
+    methods, paired, accuracy_over_n, accuracy_over_generations, rounds, calibration, loss,
+    knowledge, gate, stages, bucket_counts,
 )  # fmt: skip

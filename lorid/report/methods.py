@@ -7,17 +7,18 @@ which it costs no more; the base model and one side alone cost less by nature.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lorid.method.attempts import JudgedAttempts
 from lorid.method.calibration import calibrate
 from lorid.method.comparison import ComparedRule, compare
 from lorid.method.equivalence import AnswerChecker
-from lorid.method.feedback import Sampled, attempt_from
+from lorid.method.marking import score_alone
+from lorid.method.paired import Paired, compare_pairs, rights_of
 from lorid.method.replay import ProblemScore
 from lorid.method.scoring import Summary, accuracy_of, summarize
-from lorid.method.stopping import Outcome, Policy
+from lorid.method.stopping import Policy
 from lorid.report.data import FEEDBACK_RULES, ReportData
 
 MUTUAL_FEEDBACK = "mutual feedback"
@@ -34,7 +35,8 @@ class MethodRow:
 
     `coverage` is that of `lorid.method.scoring.Summary`; `max_rounds` the bound that the budget
     allows, a mean where problems differ. `is_part` marks the base, the sides, their majority and
-    the whole, without the other rules.
+    the whole, without the other rules. `paired` is mutual feedback against this method on the same
+    problems; None for that itself.
     """
 
     method: str
@@ -50,6 +52,7 @@ class MethodRow:
     is_part: bool
     accuracy_seen: float | None = None
     accuracy_unseen: float | None = None
+    paired: Paired | None = None
 
 
 def method_rows(
@@ -68,36 +71,30 @@ def method_rows(
         _compared_row(name, one, unseen=unseen, is_part=rule not in others)
         for name, rule, one in zip(names, rules, compared, strict=True)
     ]
-    base = [_base_row(data.base_answers, checker, unseen=unseen)] if data.base_answers else []
-    return [*base, *rows[1:], rows[0]]
+    rows = [*rows[1:], rows[0]]
+    if data.base_answers:
+        whole = rights_of(compared[0].scores)
+        rows.insert(0, _base_row(data.base_answers, checker, unseen=unseen, whole=whole))
+    return rows
 
 
 def _base_row(
-    answers: Sequence[Mapping[str, Any]], checker: AnswerChecker, *, unseen: set[str]
+    answers: Sequence[Mapping[str, Any]],
+    checker: AnswerChecker,
+    *,
+    unseen: set[str],
+    whole: Mapping[str, bool],
 ) -> MethodRow:
-    scores: list[ProblemScore] = []
-    for row in answers:
-        sampled = Sampled(text=row["text"], truncated=row["finish_reason"] == "length")
-        answer = attempt_from(sampled).answer
-        scores.append(
-            ProblemScore(
-                problem_id=row["problem_id"],
-                answer=answer,
-                outcome=Outcome.AGREED if answer else Outcome.NO_ANSWER,
-                confidence=1.0 if answer else None,
-                num_rounds=1,
-                num_generations=1,
-                correct=answer is not None and checker.equal(answer, row["gold"]),
-            )
-        )
+    scores = [score_alone(row, checker) for row in answers]
     summary = summarize(scores, policy=Policy(rule="intuitive-only", max_rounds=1))
-    return _row("base model alone", scores, summary=summary, unseen=unseen)
+    row = _row("base model alone", scores, summary=summary, unseen=unseen)
+    return replace(row, paired=compare_pairs(whole, rights_of(scores)))
 
 
 def _compared_row(
     method: str, compared: ComparedRule, *, unseen: set[str], is_part: bool
 ) -> MethodRow:
-    return _row(
+    row = _row(
         method,
         compared.scores,
         summary=compared.summary,
@@ -106,6 +103,7 @@ def _compared_row(
         within_budget=compared.within_budget,
         num_with_one_more=compared.num_with_one_more,
     )
+    return replace(row, paired=compared.paired)
 
 
 def _row(

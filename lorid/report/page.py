@@ -68,6 +68,7 @@ def render(analysis: Analysis, figures: Sequence[Figure]) -> str:
         data=data,
         summary=analysis.summary,
         methods=analysis.methods,
+        pairs=analysis.pairs,
         shown={figure.name: _shown(figure) for figure in figures},
         names=names,
         policy=_policy(script, style),

@@ -20,6 +20,8 @@ def print_summary(analysis: Analysis, console: Console) -> None:
         "cover: questions answered, or agreed on; texts: generations per question, where the "
         f"reference draws {REFERENCE_GENERATIONS}.\n"
     )
+    if analysis.pairs:
+        console.print(_pairs(analysis))
     for role, curve in analysis.data.loss_curves.items():
         first, last = loss_summary(curve)
         console.print(f"  loss of the {role}: {first:.3f} -> {last:.3f} in {len(curve)} steps")
@@ -47,6 +49,25 @@ def _table(analysis: Analysis) -> Table:
             f"{row.mean_rounds:.2f}",
             f"{row.mean_generations:.2f}",
             style="bold" if row.method == MUTUAL_FEEDBACK else "",
+        )
+    return table
+
+
+def _pairs(analysis: Analysis) -> Table:
+    title = f"{MUTUAL_FEEDBACK} against each, on the same questions"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("against", no_wrap=True)
+    for name in ("points", "95% interval", "only it", "only other", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, one in analysis.pairs:
+        low, high = one.interval
+        table.add_row(
+            Text(name),
+            f"{100 * one.difference:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            str(one.num_only_a),
+            str(one.num_only_b),
+            f"{one.p_value:.2g}",
         )
     return table
 

@@ -6,30 +6,27 @@
 
 Shards lie under `ledgers/{name}/` in the artifact store and are only ever added to. In a local
 folder each writer appends to a file of its own, with one fsync for all that wait; in S3, where
-nothing can be appended to, what gathered in `UPLOAD_S` (or `UPLOAD_RESPONSES` of them) becomes a
+nothing can be appended to, what gathered in 0.2 s (or `UPLOAD_RESPONSES` of them) becomes a
 new key, and `merge_shards` makes many keys one before a run. A line that a crash has torn is passed
 over, and takes no other with it. One process writes (the desk's actor), under the run's lease.
 """
 
 import asyncio
 import json
-import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from lorid.artifacts.local import LocalStore
 from lorid.artifacts.retries import wait_s
+from lorid.artifacts.shards import Shard, open_shard, shard_keys
 from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactError
 from lorid.teacher.base import Reply
 
-UPLOAD_S = 0.2
 UPLOAD_RESPONSES = 64
 RETRY_S = 1.0
 MERGE_ABOVE = 200
@@ -80,65 +77,15 @@ class Stored:
             raise ValueError(f"no response: {error}") from error
 
 
-class Shard(Protocol):
-    """Where one writer's lines go."""
-
-    delay_s: float
-    waits_itself: bool
-
-    def append(self, lines: bytes) -> None:
-        """Make them durable; raises ArtifactError when the store cannot."""
-        ...
-
-
-class AppendedFile:
-    """A file of a local store that grows."""
-
-    delay_s, waits_itself = 0.0, False
-
-    def __init__(self, store: LocalStore, key: str) -> None:
-        self.store, self.key = store, key
-
-    def append(self, lines: bytes) -> None:
-        """See `Shard.append`."""
-        self.store.append(self.key, lines)
-
-
-class UploadedKeys:
-    """New keys of a store that cannot append, numbered in order."""
-
-    delay_s, waits_itself = UPLOAD_S, True
-
-    def __init__(self, store: ArtifactStore, key: str) -> None:
-        self.store, self.key, self.num_written = store, key, 0
-
-    def append(self, lines: bytes) -> None:
-        """See `Shard.append`."""
-        self.store.write(f"{self.key.removesuffix('.jsonl')}-{self.num_written:06d}.jsonl", lines)
-        self.num_written += 1
-
-
 def folder_of(name: str) -> str:
     """Where the shards of a run lie in a store."""
     return f"ledgers/{name}/"
 
 
-def open_shard(store: ArtifactStore, name: str) -> Shard:
-    """A new shard, whose name no other process has."""
-    started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    key = f"{folder_of(name)}{started}-{secrets.token_hex(4)}.jsonl"
-    return AppendedFile(store, key) if isinstance(store, LocalStore) else UploadedKeys(store, key)
-
-
-def shard_keys(store: ArtifactStore, name: str) -> list[str]:
-    """The shards of a run, the oldest first."""
-    return [key for key in store.list(folder_of(name)) if key.endswith(".jsonl")]
-
-
 def read_shards(store: ArtifactStore, name: str) -> Iterator[bytes]:
     """Every line, the older shards' first; torn ones too."""
     with ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool:
-        for content in pool.map(store.read, shard_keys(store, name)):
+        for content in pool.map(store.read, shard_keys(store, folder_of(name))):
             yield from (line for line in content.split(b"\n") if line)
 
 
@@ -147,7 +94,7 @@ def merge_shards(store: ArtifactStore, name: str) -> None:
 
     The new one is whole before the first of the old ones goes.
     """
-    shards = shard_keys(store, name)
+    shards = shard_keys(store, folder_of(name))
     if len(shards) > MERGE_ABOVE:
         lines = Ledger.opened(store, name=name).lines.values()
         store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", b"\n".join(lines) + b"\n")
@@ -175,7 +122,7 @@ class Ledger:
         Raises:
             ArtifactError: the store cannot be read.
         """
-        ledger = cls(shard=open_shard(store, name))
+        ledger = cls(shard=open_shard(store, folder_of(name)))
         for line in read_shards(store, name):
             try:
                 ledger._know(Stored.from_line(line), line)

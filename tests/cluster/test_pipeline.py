@@ -284,15 +284,28 @@ def test_fused_training_gives_the_adapters_of_three_workers(trained, tmp_path):
             assert torch.allclose(weight, separate[address][name], atol=1e-3)
 
 
-def test_a_port_in_use_is_named_before_anything_starts(trained):
+def test_a_port_in_use_is_named_before_anything_starts(trained, tmp_path):
+    # A question of its own, so that the evaluation is neither done nor logged already.
+    (tmp_path / "own.jsonl").write_text(json.dumps({"question": "2 + 3?", "answer": "#### 5"}))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        # The base's turn is an input, so that the evaluation is not done already.
-        config = changed(trained, f"serving.port={port}", "evaluation.grade_base=false")
+        own = f"evaluation.questions={tmp_path / 'own.jsonl'}"
+        config = changed(trained, f"serving.port={port}", own)
         with pytest.raises(ServeError, match=rf"{port}: .*; .*serving\.port"):
             run_pipeline(config, stages=("evaluate",), announce=lambda _: None)
+
+
+def test_another_rule_is_marked_again_without_an_endpoint(trained):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = changed(trained, f"serving.port={port}", "feedback.rule=same-round")
+        records = run_pipeline(config, stages=("train", "evaluate"), announce=lambda _: None)
+    details = records["evaluate"].details
+    assert (details["rule"], details["num_reused"], details["num_problems"]) == ("same-round", 6, 6)
 
 
 def test_a_teacher_that_cannot_be_loaded_is_one_line(trained, tmp_path):
@@ -321,3 +334,18 @@ def test_a_question_that_is_too_long_is_set_aside_and_the_rest_goes_on(trained, 
     details = records["knowledge"].details
     assert details["num_problems"] == 5
     assert details["rejected_because"]["no-response"] == 1
+
+
+@pytest.mark.skipif("LORID_OFFLINE" not in os.environ, reason="another engine: a minute or two")
+def test_engines_of_ray_data_write_what_the_endpoint_wrote(finished, tmp_path):
+    config, records = finished
+    shutil.copytree(config.store, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "attempts")
+    shutil.rmtree(tmp_path / "store" / "evaluation")
+    offline = changed(config, f"store={tmp_path / 'store'}", "evaluation.mode=offline")
+    again = run_pipeline(offline, stages=("evaluate",), announce=lambda _: None)["evaluate"]
+    assert again.details["num_reused"] == 0
+    online = fetch(open_store(config.store), records["evaluate"], into=tmp_path / "online")
+    files = fetch(open_store(offline.store), again, into=tmp_path / "offline")
+    for name in ("attempts.jsonl", "base.jsonl"):
+        assert (files / name).read_text() == (online / name).read_text()

@@ -197,3 +197,52 @@ def test_texts_may_hold_any_character(printed, write):
     assert (summary["num_problems"], summary["accuracy"]) == (2, 1.0)
     compared = printed(write([odd, plain]), "--compare", "paper,majority", "--budget", "7")
     assert len(compared["rules"]) == 2
+
+
+def test_two_files_are_compared_on_the_questions_of_both(lorid, write):
+    ours = write(
+        [row(str(n), [7], [7 if n else 1], question=f"Q{n}?") for n in range(6)]
+        + [row("own", [7], [7], question="only here")]
+    )
+    theirs = write(
+        [row(f"other {n}", [1 if n > 1 else 7], [1 if n > 1 else 7], question=f"Q{n}?")
+         for n in range(6)], "other.jsonl"
+    )  # fmt: skip
+    code, out, _ = lorid("replay", ours, "--against", theirs, "--max-rounds", "1", "--json")
+    paired = json.loads(out)
+    assert (code, paired["num_problems"], paired["num_only_a"]) == (0, 6, 4)
+    assert (paired["num_only_b"], paired["p_value"]) == (1, 0.375)
+    code, out, _ = lorid("replay", ours, "--against", theirs)
+    assert code == 0
+    assert "McNemar" in out
+    stranger = write([row("z", [1], [1], question="?")], "stranger.jsonl")
+    code, _, err = lorid("replay", ours, "--against", stranger)
+    assert (code, "no labelled question is in both" in err) == (2, True)
+    assert lorid("replay", ours, "--against", theirs, "--labels")[0] == 2
+
+
+def test_labels_that_every_rule_contradicts_are_listed(lorid, write):
+    file = write([*ROWS, row("c", [3], [3], question="Three?")])
+    code, out, _ = lorid("replay", file, "--labels", "--json")
+    suspects = json.loads(out)["suspects"]
+    assert (code, [one["problem_id"] for one in suspects]) == (0, ["b", "c"])
+    assert suspects[1] | {"label": "7", "answer": "3", "question": "Three?"} == suspects[1]
+    code, out, _ = lorid("replay", file, "--labels")
+    assert out.startswith("2 of 3 labels are doubtful")
+
+
+def test_contamination_reads_the_rows_of_any_data_set(lorid, tmp_path):
+    asked = "A baker has twelve trays with nine rolls on each of them and sells fifty of all."
+    (tmp_path / "test.jsonl").write_text(json.dumps({"question": asked, "answer": "#### 58"}))
+    rows = [{"query": f"Rephrased: {asked}", "response": "x"}, {"query": "Other?", "response": ""}]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    files = [str(tmp_path / "test.jsonl"), str(tmp_path / "train.json")]
+    code, out, _ = lorid("contamination", *files, "--json", "-o", str(tmp_path / "out"))
+    told = json.loads(out)
+    assert (code, told["questions_13_words"], told["num_rows"]) == (0, 1, 2)
+    assert told["questions"][0]["row_id"] == "train.json:1"
+    assert json.loads((tmp_path / "out").read_text()) == told["questions"][0]
+    assert "share 13 words" in lorid("contamination", *files)[1]
+    (tmp_path / "bad.jsonl").write_text('{"text": 1}')
+    code, _, err = lorid("contamination", files[0], str(tmp_path / "bad.jsonl"))
+    assert (code, "line 1" in err) == (2, True)

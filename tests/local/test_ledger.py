@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from lorid.artifacts.gc import find_leftovers
 from lorid.artifacts.local import LocalStore
+from lorid.artifacts.shards import UploadedKeys
 from lorid.errors import ArtifactError
 from lorid.teacher.base import Reply, TeacherRequest, Usage
-from lorid.teacher.ledger import Ledger, Stored, UploadedKeys, folder_of, merge_shards
+from lorid.teacher.ledger import Ledger, Stored, folder_of, merge_shards
 
 
 def stored(number, *, text="{}", cost=0.5):

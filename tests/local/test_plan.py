@@ -164,6 +164,45 @@ def test_generations_lie_between_one_round_and_all_rounds():
     assert 600 <= plan.num_generations <= 701
 
 
+@pytest.mark.parametrize(
+    ("feedback", "at_least", "at_most"),
+    [
+        ({"rule": "intuitive-only"}, 1, 1),
+        ({"rule": "deep-only"}, 2, 2),
+        ({"rule": "majority", "max_rounds": 5}, 15, 15),
+        ({"rule": "same-round", "max_rounds": 5}, 3, 15),
+        # Four votes of one answer are the fewest that make 0.95 of it: two rounds.
+        ({"rule": "bayes", "max_rounds": 5}, 6, 15),
+        ({"rule": "paper", "max_rounds": 1}, 3, 3),
+    ],
+)
+def test_each_rule_is_charged_what_it_draws(feedback, at_least, at_most):
+    config = parse_config(
+        json.dumps({"feedback": feedback, "evaluation": {"grade_base": False}}), preset="demo"
+    )
+    for rate in (0.0, 0.3, 1.0):
+        plan = evaluation_plan(config, num_questions=10, assumed=Assumed(agreement_rate=rate))
+        assert plan.rule == feedback["rule"]
+        bounds = (plan.num_generations_at_least, plan.num_generations_at_most)
+        assert bounds == (10 * at_least, 10 * at_most)
+        assert bounds[0] <= plan.num_generations <= bounds[1]
+
+
+def test_questions_and_rule_of_the_evaluation_itself_are_planned(tmp_path):
+    rows = [{"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(9)]
+    write_jsonl(tmp_path / "own.jsonl", rows)
+    evaluation = {
+        "questions": str(tmp_path / "own.jsonl"), "num_questions": 6, "draw_by": "majority",
+        "grade_base": False,
+    }  # fmt: skip
+    config = config_of(
+        tmp_path, data={"num_train": 4, "num_test": 2}, evaluation=evaluation,
+        feedback={"max_rounds": 4},
+    )  # fmt: skip
+    plan = plan_run(config, store=open_store(config.store), assumed=Assumed()).evaluation
+    assert (plan.num_questions, plan.num_generations) == (6, 6 * 12)
+
+
 def test_tokens_are_counted_by_the_tokenizer_that_is_at_hand():
     count, by = token_counter(demo().student)
     assert "tokenizer" in by

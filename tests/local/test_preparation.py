@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 
 from lorid.config import parse_config
-from lorid.distributed.inputs import data_inputs
-from lorid.distributed.preparation import read_groups, read_split, write_splits
+from lorid.distributed.inputs import data_inputs, question_inputs
+from lorid.distributed.preparation import (
+    load_questions,
+    read_groups,
+    read_split,
+    write_splits,
+)
 from lorid.errors import ConfigError, DataError
 from lorid.jsonl import read_jsonl, write_jsonl
 from lorid.method.sources import join
+from lorid.serving import EvaluationConfig
 
 ROWS = Path(__file__).parents[1] / "data" / "metamath_rows.jsonl"
 SHARED = Path(
@@ -129,3 +135,30 @@ def test_rows_made_from_gsm8k_find_their_sources(tmp_path):
     groups = read_groups(tmp_path)
     assert {group.num_problems for group in groups} == {3}
     assert {group.source.question for group in groups} == {row["question"] for row in gold[:700]}
+
+
+def test_an_evaluation_has_questions_of_its_own_without_training_rows(tmp_path):
+    write_jsonl(tmp_path / "own.jsonl", [*GOLD, {"question": "?"}])
+    own = EvaluationConfig(questions=str(tmp_path / "own.jsonl"))
+    loaded = load_questions(own)
+    assert [problem.question for problem in loaded.problems[:2]] == [
+        row["question"] for row in GOLD[:2]
+    ]
+    assert (len(loaded.problems), len(loaded.rejected)) == (3, 1)
+    assert len(load_questions(own.model_copy(update={"num_questions": 2})).problems) == 2
+    inputs = question_inputs(own)
+    (tmp_path / "moved.jsonl").write_bytes((tmp_path / "own.jsonl").read_bytes())
+    moved = own.model_copy(update={"questions": str(tmp_path / "moved.jsonl")})
+    assert question_inputs(moved) == inputs
+    assert inputs.keys() - question_inputs(EvaluationConfig()).keys() == {"evaluation.questions"}
+    write_jsonl(tmp_path / "own.jsonl", [{"question": "?"}])
+    with pytest.raises(DataError, match="row 1: field 'answer'"):
+        load_questions(own)
+
+
+@pytest.mark.parametrize("place", ["a b", "org/name:main:test:more", "../x", "missing.jsonl"])
+def test_questions_that_are_nowhere_are_one_line(place):
+    with pytest.raises((ConfigError, DataError)) as caught:
+        load_questions(EvaluationConfig(questions=place))
+    assert place in str(caught.value)
+    assert "\n" not in str(caught.value)

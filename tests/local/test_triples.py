@@ -85,6 +85,12 @@ def test_an_evaluation_is_found_by_its_parent(store, record, tmp_path):
         )  # fmt: skip
     found = evaluation_of(store, record)
     assert (found.num_correct, found.accuracy, found.mean_rounds) == (1, 0.75, 1.5)
+    # One on other questions is not how the triple did on its run's test split.
+    publish(
+        store, folder, kind="evaluation", name="demo", inputs={"evaluation.questions": "own"},
+        parents=(record.address,), details={**details, "num_correct": 4},
+    )  # fmt: skip
+    assert evaluation_of(store, record) == found
 
 
 def test_a_triple_from_before_manifests_is_one_line_with_a_fix(store, tmp_path):

@@ -138,6 +138,20 @@ def test_methods_keep_to_the_budget_of_mutual_feedback(analysis, rows):
     assert majority.mean_generations > whole.mean_generations - 3 / len(rows)
 
 
+def test_pairs_are_counted_on_the_same_questions(analysis, rows):
+    found = {row[0]: row for row in figure(analysis, figures.PAIRED).rows}
+    ours = {score.problem_id: score.correct for score in analysis.scores}
+    one = found["intuitive reasoner alone"]
+    first = {row["problem_id"]: answer_in(row["intuitive"][0]) == "7" for row in rows}
+    assert one[1] == len(rows)
+    assert one[5] == sum(ours[name] and not first[name] for name in ours)
+    assert one[6] == sum(first[name] and not ours[name] for name in ours)
+    assert one[2] == pytest.approx((one[5] - one[6]) / len(rows))
+    console = Console(width=80, record=True)
+    print_summary(analysis, console)
+    assert "against each, on the same questions" in console.export_text()
+
+
 def test_a_run_that_drew_every_round_is_judged_by_the_papers_rule(rows):
     analysis = analyse(report_data(rows, rule="majority", max_rounds=NUM_ROUNDS))
     assert analysis.summary.rule == "paper"
