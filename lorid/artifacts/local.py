@@ -93,6 +93,24 @@ class LocalStore:
                 explained_os_error(error, doing=f"append to {key} in the store {self.uri}")
             ) from error
 
+    def read_lines(self, key: str) -> Iterator[bytes]:
+        """Lines that `append` made, but for empty ones; one at a time.
+
+        Raises:
+            ArtifactIncomplete: there is no such key.
+            ArtifactError: it cannot be read.
+        """
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if content := line.rstrip(b"\n"):
+                        yield content
+        except FileNotFoundError as error:
+            raise ArtifactIncomplete(f"{self.uri} holds no {key}") from error
+        except OSError as error:
+            raise ArtifactError(explained_os_error(error, doing=f"read {path}")) from error
+
     def list(self, prefix: str) -> list[str]:
         """See `ArtifactStore.list`."""
         return sorted(entry.key for entry in self.entries(prefix))
