@@ -15,8 +15,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -232,21 +233,40 @@ def fetch(store: ArtifactStore, record: Record, *, into: Path) -> Path:
 def list_records(
     store: ArtifactStore, *, kind: Kind | None = None, name: str | None = None
 ) -> list[Record]:
-    """Records in the store, oldest first."""
+    """Records in the store, oldest first; all of them in memory."""
+    return sorted(iter_records(store, kind=kind, name=name), key=by_age)
+
+
+def iter_records(
+    store: ArtifactStore, *, kind: Kind | None = None, name: str | None = None
+) -> Iterator[Record]:
+    """Records in the store by address, a few of them in memory."""
     kinds: tuple[Kind, ...] = (kind,) if kind else get_args(Kind)
-    addresses = [
+    addresses = (
         address
         for one in kinds
-        for key in store.list(f"{one}/{name}/" if name else f"{one}/")
+        for address in addresses_below(store, f"{one}/{name}/" if name else f"{one}/")
+    )
+    yield from load_records(store, addresses)
+
+
+def addresses_below(store: ArtifactStore, prefix: str) -> list[str]:
+    """Addresses of artifacts that begin with `prefix`, sorted."""
+    return [
+        address
+        for key in store.list(prefix)
         for address, _, last in [key.rpartition("/")]
         if last == "record.json" and address.count("/") == 2
     ]
-    records = _at_once(
+
+
+def load_records(store: ArtifactStore, addresses: Iterable[str]) -> Iterator[Record]:
+    """The records at these addresses in their order; several are read at once, ahead of need."""
+    return each_at_once(
         lambda address: load_record(store, address),
         addresses,
         num_at_once=NUM_SMALL_FILES_AT_ONCE,
     )
-    return sorted(records, key=by_age)
 
 
 def by_age(record: Record) -> tuple[str, str]:
@@ -366,6 +386,24 @@ def _at_once(work: Callable[[T], R], items: Sequence[T], *, num_at_once: int) ->
         futures = [pool.submit(work, item) for item in items]
         try:
             return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def each_at_once(work: Callable[[T], R], items: Iterable[T], *, num_at_once: int) -> Iterator[R]:
+    """Results in order, as they are asked for: at most twice `num_at_once` are begun and not used.
+
+    The first error ends it, and what has not begun is not begun.
+    """
+    begun: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(num_at_once, thread_name_prefix="lorid-records") as pool:
+        try:
+            for item in items:
+                begun.append(pool.submit(work, item))
+                if len(begun) == 2 * num_at_once:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -18,7 +18,6 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 
 from lorid.engines.base import GenerationRequest
 
-
 NUM_TRIED_ALONE = 8
 
 
