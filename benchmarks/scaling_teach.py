@@ -16,14 +16,19 @@ from typing import Any
 import psutil
 from pydantic import SecretStr
 
-from lorid.artifacts.enriched import read_enriched
+from lorid.artifacts.enriched import read_enriched, write_enriched
 from lorid.artifacts.records import Record, fetch
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
 from lorid.distributed import knowledge
 from lorid.distributed.pipeline import run_pipeline
+from lorid.distributed.preparation import iter_split, read_groups
 from lorid.distributed.teaching import TeacherWorker
+from lorid.jsonl import write_jsonl
+from lorid.method.problems import problem_from_row
+from lorid.method.sources import join, source_of
 from lorid.presets import demo
+from lorid.spool import Spool
 from lorid.teacher.base import Reply, TeacherRequest, Usage
 from lorid.teacher.ledger import Ledger, shard_keys
 
@@ -190,5 +195,33 @@ def open_ledger(config: RunConfig) -> Mapping[str, Any]:
         "responses": len(ledger.lines),
         "open_seconds": round(seconds, 2),
         "responses_per_s": round(len(ledger.lines) / seconds),
+        "grown_mib": round(grown / MIB, 1),
+    }
+
+
+def group_and_join(folder: Path, *, num: int) -> dict[str, Any]:
+    """What the driver does around the teacher: group, keep what comes back, join, write Parquet."""
+    problems = map(problem_from_row, problem_rows(num))
+    write_jsonl(folder / "train.jsonl", (problem.to_row() for problem in problems))
+    process = psutil.Process()
+    before, began = process.memory_full_info().uss, time.monotonic()
+    groups = read_groups(folder)
+    grouped_s, began = time.monotonic() - began, time.monotonic()
+    kept = Spool[list[str]](dump=lambda rules: json.dumps(rules).encode(), load=json.loads)
+    for source_id in groups.source_ids:
+        kept[source_id] = [*RULES, source_id]
+    kept_s, began = time.monotonic() - began, time.monotonic()
+    written = write_enriched(folder / "out", join(iter_split(folder, "train"), knowledge=kept))
+    grown = process.memory_full_info().uss - before
+    assert written == len(groups) == num
+    last = None
+    for last in read_enriched(folder / "out"):
+        assert last.knowledge[-1] == source_of(last.problem)
+    return {
+        "problems": num,
+        "group_s": round(grouped_s, 1),
+        "keep_s": round(kept_s, 1),
+        "join_and_write_s": round(time.monotonic() - began, 1),
+        "parquet_files": len(list((folder / "out" / "data").iterdir())),
         "grown_mib": round(grown / MIB, 1),
     }
