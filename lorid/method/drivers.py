@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from lorid.method.feedback import Ask, MutualFeedback, Reply, Sampled, Transcript
+from lorid.method.roles import Role
 
 Step = tuple[Ask, ...] | Transcript
 
@@ -44,7 +45,8 @@ async def run_async(
 
     When the question is decided, one of its needed asks fails, or this call is cancelled, whatever
     is still being sampled is cancelled, and has ended when this returns. Answers are compared in a
-    thread: symbolic comparisons take long enough to hold up everything else on the loop.
+    thread: symbolic comparisons take long enough to hold up everything else on the loop. What
+    compares nothing, since its round is not over, needs none.
     """
 
     async def reply(ask: Ask) -> Reply:
@@ -54,16 +56,20 @@ async def run_async(
             return ask, error
 
     # A dictionary for its order: replies are handed over in the order of their asks.
-    running: dict[asyncio.Task[Reply], None] = {}
+    running: dict[asyncio.Task[Reply], Ask] = {}
     try:
-        step = await asyncio.to_thread(_advanced, generator, None)
+        step = _advanced(generator, None)
         while not isinstance(step, Transcript):
-            running |= dict.fromkeys(asyncio.create_task(reply(ask)) for ask in step)
+            running |= {asyncio.create_task(reply(ask)): ask for ask in step}
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             replies = [task.result() for task in running if task in done]
             for task in done:
                 del running[task]
-            step = await asyncio.to_thread(_advanced, generator, replies)
+            # A thread for each reply would be half of what a question costs its driver.
+            if _end_a_round(replies, running.values()):
+                step = await asyncio.to_thread(_advanced, generator, replies)
+            else:
+                step = _advanced(generator, replies)
         return _with_leftovers(step, running)
     finally:
         for task in running:
@@ -170,6 +176,15 @@ def _advanced(generator: MutualFeedback, replies: Sequence[Reply] | None) -> Ste
         return next(generator) if replies is None else generator.send(replies)
     except StopIteration as stop:
         return stop.value
+
+
+def _end_a_round(replies: Sequence[Reply], running: Iterable[Ask]) -> bool:
+    """Whether answers may be compared now; after a knowledge its round's deep attempt comes."""
+    open_rounds = {ask.round_index for ask in running}
+    return any(
+        ask.role is not Role.KNOWLEDGE_GENERATOR and ask.round_index not in open_rounds
+        for ask, _ in replies
+    )
 
 
 def _with_leftovers(transcript: Transcript, running: Iterable[asyncio.Task[Reply]]) -> Transcript:
