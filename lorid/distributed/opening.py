@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.store import Sweepable, open_store
 from lorid.artifacts.triples import HUB_ID
 from lorid.config import ModelConfig, RunConfig
 from lorid.errors import ConfigError
@@ -30,7 +30,7 @@ class Run:
     """A config with absolute paths, its open store, and where lines for the user go."""
 
     config: RunConfig
-    store: ArtifactStore
+    store: Sweepable
     announce: Announce
 
 
