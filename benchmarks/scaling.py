@@ -139,9 +139,7 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=["shared", "split"])
     parser.add_argument("--artifacts", type=int, default=4_000)
     parser.add_argument("--s3", action="store_true")
-    parser.add_argument(
-        "--tag", help="end of the name of the result"
-    )
+    parser.add_argument("--tag", help="end of the name of the result")
     args = parser.parse_args()
     load_before = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="lorid-scaling-") as folder:

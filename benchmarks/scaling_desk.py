@@ -7,12 +7,14 @@ how many it can grant on a core of its own; what came through says what two shar
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+import scaling_teach
 from scaling_teach import MIB, TEXT, InstantTeacher, make_config
 
 from lorid.artifacts.local import LocalStore
@@ -62,7 +64,11 @@ class Callers:
 def grants(folder: Path, *, callers: int, requests: int) -> dict[str, Any]:
     """One desk, so many callers; asserts that each request was granted and stored once."""
     import ray
+    from ray import cloudpickle
 
+    # The workers' processes do not know the folder of the benchmarks.
+    for module in (sys.modules[__name__], scaling_teach):
+        cloudpickle.register_pickle_by_value(module)
     config = make_config(folder, num=1, store=None, in_flight=IN_FLIGHT, workers=callers)
     config = config.model_copy(update={"name": f"desk-{callers}"})
     with connected():

@@ -81,9 +81,10 @@ def serving(store_uri: str, folder: Path) -> dict[str, Any]:
 def count_stages(folder: Path, *, store: str, num: int) -> dict[str, Any]:
     """Prepare and teach `num` problems in that store, and the same once more from the ledger."""
     import ray
+    from ray import cloudpickle
 
     for module in (sys.modules[__name__], scaling_teach):
-        ray.cloudpickle.register_pickle_by_value(module)
+        cloudpickle.register_pickle_by_value(module)
     knowledge.TeacherWorker = scaling_teach.InstantWorker
     config = scaling_teach.make_config(folder, num=num, store=store, in_flight=64, workers=1)
     count_here()
