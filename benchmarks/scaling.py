@@ -28,7 +28,7 @@ from result_file import write_result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-ROUNDS = ((10, 640), (100, 6400), (1000, 20000))
+ROUNDS = ((10, 1600), (100, 3200), (1000, 16000))
 """Replicas and questions; up to 16 questions a replica are at work."""
 RANKED = (10, 100, 1000)
 CALLERS = (1, 8, 64)

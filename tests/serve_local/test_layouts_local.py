@@ -3,6 +3,7 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from scripting import TRIPLE, NoStore, script, small_config, texts
@@ -17,7 +18,7 @@ from lorid.config import change_endpoint, load_config
 from lorid.distributed.demands import demands_of
 from lorid.distributed.deployments import app_of_run
 from lorid.distributed.roles import RoleEngine
-from lorid.distributed.routing import ranking
+from lorid.distributed.routing import QuestionRouter, ranking
 from lorid.distributed.scaling import role_options, student_options
 from lorid.distributed.sources import StoredTriple
 from lorid.distributed.student import StudentEngine
@@ -143,6 +144,19 @@ def test_a_replica_that_goes_moves_only_its_own_questions():
     for one in questions:
         after = ranking(one, ["c", "a"])[0]
         assert after == before[one] or before[one] == "b"
+
+
+async def test_a_thousand_replicas_are_not_tried_one_after_the_other():
+    ids = [f"replica {n}" for n in range(1000)]
+    replicas = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=one)) for one in ids]
+    request = GenerationRequest(question="?", role=Role.DEEP_REASONER, triple="t", seed=1)
+    asked = SimpleNamespace(args=[request], routing_context=SimpleNamespace())
+    router = object.__new__(QuestionRouter)  # the choice needs nothing of Serve's
+    tried = await router.choose_replicas(replicas, asked)
+    assert len(tried) <= 10
+    first, *_ = tried
+    assert [one.replica_id.unique_id for one in first] == ranking("?", ids)[:1]
+    assert len({one.replica_id.unique_id for group in tried for one in group}) == 1000
 
 
 # Refusals -------------------------------------------------------------------------------------
