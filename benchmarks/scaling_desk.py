@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import scaling_teach
-from scaling_teach import MIB, TEXT, InstantTeacher, make_config
+from scaling_teach import MIB, TEXT, InstantTeacher, Timed, make_config
 
 from lorid.artifacts.local import LocalStore
 from lorid.artifacts.store import open_store
@@ -107,31 +107,28 @@ def _process_of(name: str) -> psutil.Process:
 
 
 def large_ledger(folder: Path, *, num: int) -> dict[str, Any]:
-    """Write, open, look up and merge a ledger; asserts that nothing is lost."""
+    """Write, open and look up in a ledger; asserts that nothing is lost."""
     store, process = LocalStore(folder / "ledger"), psutil.Process()
     before = process.memory_full_info().uss
     ledger = Ledger.opened(store, name="large")
-    began = time.monotonic()
-    asyncio.run(_fill(ledger, num=num))
-    written_s, grown = time.monotonic() - began, process.memory_full_info().uss - before
+    with Timed() as written:
+        asyncio.run(_fill(ledger, num=num))
+    grown = process.memory_full_info().uss - before
     del ledger
-    began = time.monotonic()
-    ledger = Ledger.opened(store, name="large")
-    opened_s = time.monotonic() - began
+    with Timed() as opened:
+        ledger = Ledger.opened(store, name="large")
     assert len(ledger.lines) == num
-    began, looked = time.monotonic(), range(0, num, max(1, num // 10_000))
-    assert all(ledger.find(_key(number)) for number in looked)
-    find_us = (time.monotonic() - began) / len(looked) * 1e6
+    looked = range(0, num, max(1, num // 10_000))
+    with Timed() as found:
+        assert all(ledger.find(_key(number)) for number in looked)
     size = sum(os.path.getsize(folder / "ledger" / key) for key in shard_keys(store, "large"))
     return {
         "responses": num,
         "mib_on_disk": round(size / MIB),
-        "add_per_s": round(num / written_s),
-        "open_seconds": round(opened_s, 1),
-        "open_per_s": round(num / opened_s),
-        "find_us": round(find_us, 1),
+        "write": written.figures(num),
+        "open": opened.figures(num),
+        "find": found.figures(len(looked)),
         "grown_mib": round(grown / MIB, 1),
-        "grown_mib_with_two_open": round((process.memory_full_info().uss - before) / MIB, 1),
     }
 
 
@@ -145,22 +142,22 @@ def many_shards(store: str, *, num: int) -> dict[str, Any]:
     opened = open_store(store)
     lines = [_stored(number).to_line() for number in range(64)]
     content = b"\n".join(lines)
-    began = time.monotonic()
-    for number in range(num):
-        tag = f"{number:08d}".encode()
-        key = f"ledgers/many/20260101T000000-0-{number:06d}.jsonl"
-        opened.write(key, content.replace(b'"key":"', b'"key":"' + tag))
-    written_s, began = time.monotonic() - began, time.monotonic()
-    merge_shards(opened, "many")
-    merged_s, began = time.monotonic() - began, time.monotonic()
+    with Timed() as written:
+        for number in range(num):
+            tag = f"{number:08d}".encode()
+            key = f"ledgers/many/20260101T000000-0-{number:06d}.jsonl"
+            opened.write(key, content.replace(b'"key":"', b'"key":"' + tag))
+    with Timed() as merged:
+        merge_shards(opened, "many")
     assert len(shard_keys(opened, "many")) == 1
-    assert len(Ledger.opened(opened, name="many").lines) == 64 * num
+    with Timed() as read:
+        assert len(Ledger.opened(opened, name="many").lines) == 64 * num
     return {
         "shards": num,
         "responses": 64 * num,
-        "write_s": round(written_s, 1),
-        "merge_s": round(merged_s, 1),
-        "open_merged_s": round(time.monotonic() - began, 1),
+        "write": written.figures(64 * num),
+        "merge": merged.figures(64 * num),
+        "open_merged": read.figures(64 * num),
     }
 
 

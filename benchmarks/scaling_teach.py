@@ -199,29 +199,47 @@ def open_ledger(config: RunConfig) -> Mapping[str, Any]:
     }
 
 
+class Timed:
+    """Seconds on the clock and of the processor that a block takes; others share the cores."""
+
+    def __enter__(self) -> "Timed":
+        self.wall_s, self.cpu_s = time.monotonic(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s = time.monotonic() - self.wall_s
+        self.cpu_s = time.process_time() - self.cpu_s
+
+    def figures(self, num: int) -> dict[str, float]:
+        """Of all, and the processor's share for each of `num`."""
+        each = round(self.cpu_s / num * 1e6, 1)
+        return {"wall_s": round(self.wall_s, 1), "cpu_s": round(self.cpu_s, 1), "cpu_us_each": each}
+
+
 def group_and_join(folder: Path, *, num: int) -> dict[str, Any]:
     """What the driver does around the teacher: group, keep what comes back, join, write Parquet."""
     problems = map(problem_from_row, problem_rows(num))
     write_jsonl(folder / "train.jsonl", (problem.to_row() for problem in problems))
     process = psutil.Process()
-    before, began = process.memory_full_info().uss, time.monotonic()
-    groups = read_groups(folder)
-    grouped_s, began = time.monotonic() - began, time.monotonic()
+    before = process.memory_full_info().uss
+    with Timed() as grouped:
+        groups = read_groups(folder)
     kept = Spool[list[str]](dump=lambda rules: json.dumps(rules).encode(), load=json.loads)
-    for source_id in groups.source_ids:
-        kept[source_id] = [*RULES, source_id]
-    kept_s, began = time.monotonic() - began, time.monotonic()
-    written = write_enriched(folder / "out", join(iter_split(folder, "train"), knowledge=kept))
+    with Timed() as keeping:
+        for source_id in groups.source_ids:
+            kept[source_id] = [*RULES, source_id]
+    with Timed() as joined:
+        rows = join(iter_split(folder, "train"), knowledge=kept)
+        written = write_enriched(folder / "out", rows)
     grown = process.memory_full_info().uss - before
     assert written == len(groups) == num
-    last = None
-    for last in read_enriched(folder / "out"):
-        assert last.knowledge[-1] == source_of(last.problem)
+    for one in read_enriched(folder / "out"):
+        assert one.knowledge[-1] == source_of(one.problem)
     return {
         "problems": num,
-        "group_s": round(grouped_s, 1),
-        "keep_s": round(kept_s, 1),
-        "join_and_write_s": round(time.monotonic() - began, 1),
+        "group": grouped.figures(num),
+        "keep": keeping.figures(num),
+        "join_and_write": joined.figures(num),
         "parquet_files": len(list((folder / "out" / "data").iterdir())),
         "grown_mib": round(grown / MIB, 1),
     }
