@@ -47,7 +47,7 @@ def ledger(args: argparse.Namespace, folder: Path) -> Any:
     """A ledger of so many responses, and one of many shards."""
     from scaling_desk import large_ledger, many_shards
 
-    few = many_shards(str(folder / "few"), num=args.responses // 640)
+    few = many_shards(str(folder / "few"), num=max(250, args.responses // 640))
     return {"one_shard": large_ledger(folder, num=args.responses), "many_shards": few}
 
 
