@@ -1,6 +1,7 @@
 """Where lorid stops growing: each part of docs/scaling.md, measured or simulated.
 
     python benchmarks/scaling.py stage --problems 100000 --workers 2   # the knowledge stage
+    python benchmarks/scaling.py worker                                # a row in one process
     python benchmarks/scaling.py ledger --responses 1000000            # its parts at full size
     python benchmarks/scaling.py sources --problems 1000000
     python benchmarks/scaling.py desk                                  # grants of the desk's actor
@@ -15,6 +16,7 @@ everything else is the real code. Each part asserts that what it did is right an
 """
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -41,6 +43,18 @@ def stage(args: argparse.Namespace, folder: Path) -> Any:
     return run_stage(
         folder, num=args.problems, store=None, in_flight=args.in_flight, workers=args.workers
     )
+
+
+def worker(args: argparse.Namespace, folder: Path) -> Any:
+    """The processor's time for a row of a worker, its desk and ledger in one process."""
+    from scaling_teach import ask_here
+
+    sizes = (64, 1000, 4000)
+    runs = [
+        asyncio.run(ask_here(folder / str(size), num=args.problems, in_flight=size))
+        for size in sizes
+    ]
+    return {"problems": args.problems, "runs": runs}
 
 
 def ledger(args: argparse.Namespace, folder: Path) -> Any:
@@ -123,7 +137,8 @@ def bucket(folder: Path) -> Iterator[str]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Any]] = {
-    one.__name__: one for one in (stage, ledger, sources, desk, rounds, serve, store, requests)
+    one.__name__: one
+    for one in (stage, worker, ledger, sources, desk, rounds, serve, store, requests)
 }
 
 

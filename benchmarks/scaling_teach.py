@@ -5,6 +5,7 @@ prepare, Ray Data, workers, windows, the desk's actor with limits and ledger, th
 the published artifact. `benchmarks/scaling.py` runs it and keeps the figures.
 """
 
+import asyncio
 import json
 import sys
 import threading
@@ -17,6 +18,7 @@ import psutil
 from pydantic import SecretStr
 
 from lorid.artifacts.enriched import read_enriched, write_enriched
+from lorid.artifacts.local import LocalStore
 from lorid.artifacts.records import Record, fetch
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig
@@ -25,12 +27,17 @@ from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.preparation import iter_split, read_groups
 from lorid.distributed.teaching import TeacherWorker
 from lorid.jsonl import write_jsonl
+from lorid.method.knowledge import TEACHER_TEMPLATE, parse_knowledge
 from lorid.method.problems import problem_from_row
 from lorid.method.sources import join, source_of
 from lorid.presets import demo
 from lorid.spool import Spool
+from lorid.teacher.asking import Manner, ask_problem
 from lorid.teacher.base import Reply, TeacherRequest, Usage
+from lorid.teacher.desk import Desk, DeskPolicy
 from lorid.teacher.ledger import Ledger, shard_keys
+from lorid.teacher.limiter import Limiter, Limits
+from lorid.teacher.window import Window
 
 SECONDS_BETWEEN_SAMPLES = 2.0
 MIB = 1024**2
@@ -243,3 +250,31 @@ def group_and_join(folder: Path, *, num: int) -> dict[str, Any]:
         "parquet_files": len(list((folder / "out" / "data").iterdir())),
         "grown_mib": round(grown / MIB, 1),
     }
+
+
+async def ask_here(folder: Path, *, num: int, in_flight: int) -> dict[str, Any]:
+    """A worker's window, the gate, the desk and the ledger in this one process, without Ray."""
+    limiter = Limiter(Limits(max_in_flight=in_flight), clock=time.monotonic)
+    ledger = Ledger.opened(LocalStore(folder), name="here")
+    desk = Desk(ledger=ledger, limiter=limiter, policy=DeskPolicy())
+    window = Window(
+        desk=desk, teacher=InstantTeacher(), worker="w", policy=desk.policy,
+        identity={"model": "instant"}, num_slots=desk.join("w").num_slots,
+    )  # fmt: skip
+    manner = Manner(template=TEACHER_TEMPLATE, temperature=0.2, seed=1, max_asks=3)
+    problems = map(problem_from_row, problem_rows(num))
+    num_kept = 0
+
+    async def work() -> None:
+        nonlocal num_kept
+        for problem in problems:
+            outcome = await ask_problem(problem, respond=window.respond, manner=manner)
+            num_kept += outcome.rules == RULES
+
+    with Timed() as asked:
+        await asyncio.gather(*(work() for _ in range(3 * in_flight)))
+    with Timed() as judged:
+        for problem in map(problem_from_row, problem_rows(num)):
+            assert parse_knowledge(TEXT, problem=problem).rules == RULES
+    assert num_kept == desk.read_stats().num_responses == num
+    return {"in_flight": in_flight, "all": asked.figures(num), "gate": judged.figures(num)}
