@@ -55,7 +55,8 @@ class Callers:
             nonlocal num_answered
             for number in numbers:
                 request = TeacherRequest(prompt=f"{PROMPT}{name} {number}", temperature=0, seed=1)
-                num_answered += (await window.respond(request)).reply.text == TEXT
+                stored = await window.respond(request)
+                num_answered += stored.reply.text == TEXT
 
         await asyncio.gather(*(work() for _ in range(2 * slots)))
         return num_answered
