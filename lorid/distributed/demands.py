@@ -58,7 +58,12 @@ def demands_of(config: RunConfig) -> Iterator[Demand]:
 def _engines(config: RunConfig) -> Iterator[Demand]:
     serving = config.serving
     if serving.roles_apart:
-        yield Demand(stage="evaluate", what="mutual feedback", num_cpus=DRIVER_CPUS)
+        yield Demand(
+            stage="evaluate",
+            what="mutual feedback",
+            num_cpus=DRIVER_CPUS,
+            count=serving.num_drivers,
+        )
     yield Demand(
         stage="evaluate",
         what="role's engine" if serving.roles_apart else "student's engine",

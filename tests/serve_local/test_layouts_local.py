@@ -76,6 +76,21 @@ def test_roles_apart_have_the_replicas_and_the_gpus_and_the_driver_has_none(layo
     assert names == {"IREngine", "KGEngine", "DREngine"}
 
 
+def test_several_drivers_share_the_room_of_the_engines():
+    lines = [
+        "serving.layout=split", "serving.num_replicas=5", "serving.num_drivers=2",
+        "serving.max_concurrent_questions=8", "evaluation.grade_base=false",
+    ]  # fmt: skip
+    run = load_config(None, preset="demo", overrides=lines)
+    (driver,) = [one for one in demands_of(run) if one.what == "mutual feedback"]
+    assert driver.count == 2
+    assert student_options(run.endpoint())["num_replicas"] == 2
+    engine = ScriptedEngine(script(intuitive=texts("1"), deep=texts("1")))
+    source = NoStore(small_config())
+    student = StudentEngine(run.endpoint().model_dump_json(), lambda _: engine, source, False)
+    assert student.slots.num_slots == 3 * 8
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_autoscaling_is_that_of_the_engines(layout):
     config = config_of(
@@ -101,6 +116,7 @@ def test_autoscaling_is_that_of_the_engines(layout):
         (["serving.autoscaling={target_ongoing_requests: 0}"], "target_ongoing_requests"),
         (["serving.autoscaling={min_replicas: 1}", "serving.num_replicas=2"], "leave that out"),
         (["serving.layout=apart"], "shared"),
+        (["serving.num_drivers=2"], "each engine drives its own"),
         (["engine.tensor_parallel_size=2", "engine.num_gpus=0.5"], "on one GPU"),
         (["engine.num_gpus=2"], "on one GPU"),
     ],
