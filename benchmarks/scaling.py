@@ -49,9 +49,11 @@ def worker(args: argparse.Namespace, folder: Path) -> Any:
     """The processor's time for a row of a worker, its desk and ledger in one process."""
     from scaling_teach import ask_here
 
+    from lorid.artifacts.store import open_store
+
     sizes = (64, 1000, 4000)
     runs = [
-        asyncio.run(ask_here(folder / str(size), num=args.problems, in_flight=size))
+        asyncio.run(ask_here(open_store(f"{folder}/{size}"), num=args.problems, in_flight=size))
         for size in sizes
     ]
     return {"problems": args.problems, "runs": runs}

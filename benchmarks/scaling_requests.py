@@ -1,28 +1,32 @@
-"""Requests to S3 that each stage makes for a problem, counted on a real S3 server.
+"""Requests to S3 that a run makes for a problem, and a replica, counted on a real S3 server.
 
-    prepare, knowledge      the stages themselves, with the fake teacher of `scaling_teach`
-    serving                 a replica that follows an alias: its start, and each look
+    count_stages    prepare; the ledger under two fake teachers, and merged; a published artifact
+    serving         a replica that follows an alias: its start, and each look
 
-Counted at boto3's client in every process that opens a store: each writes its counts to a file when
-it ends a request.
+Counted at boto3's client.
 """
 
+import asyncio
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import scaling_teach
+from scaling_teach import (
+    InstantTeacher,
+    PromptTeacher,
+    ask_here,
+    group_and_join,
+    make_config,
+)
 
 from lorid.artifacts import connection, s3
 from lorid.artifacts.aliases import current_entry, promote
 from lorid.artifacts.records import fetch, list_records, publish
 from lorid.artifacts.store import open_store
-from lorid.distributed import knowledge
-from lorid.distributed.cluster import prepare_environment
 from lorid.distributed.pipeline import run_pipeline
+from lorid.teacher.ledger import merge_shards
 
 KINDS = {"PutObject": "put", "UploadPart": "put", "CreateMultipartUpload": "put",
          "CompleteMultipartUpload": "put", "GetObject": "get", "HeadObject": "get",
@@ -32,7 +36,7 @@ _connect = connection.connect
 
 
 def count_here() -> None:
-    """Count the requests of this process's clients; also what Ray's workers call at their start."""
+    """Count the requests of this process's clients."""
 
     def counted(**options: Any) -> None:
         key = str(options["params"].get("url_path", ""))
@@ -79,33 +83,24 @@ def serving(store_uri: str, folder: Path) -> dict[str, Any]:
 
 
 def count_stages(folder: Path, *, store: str, num: int) -> dict[str, Any]:
-    """Prepare and teach `num` problems in that store, and the same once more from the ledger."""
-    import ray
-    from ray import cloudpickle
+    """Prepare `num` problems, ask for all of them, and once more; put the knowledge into the store.
 
-    for module in (sys.modules[__name__], scaling_teach):
-        cloudpickle.register_pickle_by_value(module)
-    knowledge.TeacherWorker = scaling_teach.InstantWorker
-    config = scaling_teach.make_config(folder, num=num, store=store, in_flight=64, workers=1)
+    The teacher's part runs in this one process (`ask_here`), so that every request is counted.
+    """
     count_here()
-    prepare_environment()
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    environment |= {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
-    environment[COUNT_FILE] = os.environ[COUNT_FILE]
-    ray.init(
-        address="local", num_cpus=8, include_dashboard=False, object_store_memory=400 * 1024**2,
-        runtime_env={"env_vars": environment, "worker_process_setup_hook": count_here},
-    )  # fmt: skip
-    found: dict[str, Any] = {"problems": num}
-    for stage in ("prepare", "knowledge"):
-        record = run_pipeline(config, stages=(stage,))[stage]
-        found[stage] = {"seconds": record.seconds, "requests": taken()}
-    assert record.details["num_kept"] == num
-    again = config.model_copy(
-        update={"teacher": config.teacher.model_copy(update={"retry_rejects": 1})}
-    )
-    record = run_pipeline(again, stages=("knowledge",))["knowledge"]
-    assert record.details["num_reused"] == num
-    found["again from the ledger"] = {"seconds": record.seconds, "requests": taken()}
-    ray.shutdown()
+    config = make_config(folder, num=num, store=store, in_flight=64, workers=1)
+    found: dict[str, Any] = {"problems": num, "in_flight": 64}
+    run_pipeline(config, stages=("prepare",))
+    found["prepare"] = taken()
+    for name, teacher in (("half a second", PromptTeacher()), ("at once", InstantTeacher())):
+        opened = open_store(f"{store}-{name.replace(' ', '-')}")
+        asked = asyncio.run(ask_here(opened, num=num, in_flight=64, teacher=teacher))
+        found[f"teacher that answers in {name}"] = {"wall_s": asked["all"]["wall_s"], **taken()}
+        again = asyncio.run(ask_here(opened, num=num, in_flight=64, teacher=teacher))
+        found[f"the same again, {name}"] = {"wall_s": again["all"]["wall_s"], **taken()}
+        merge_shards(opened, "here")
+        found[f"its shards merged, {name}"] = taken()
+    group_and_join(folder, num=num)
+    made = publish(open_store(store), folder / "out", kind="knowledge", name="k", inputs={})
+    found["publish the knowledge"] = {"files": len(made.files), **taken()}
     return found

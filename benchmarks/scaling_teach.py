@@ -18,9 +18,8 @@ import psutil
 from pydantic import SecretStr
 
 from lorid.artifacts.enriched import read_enriched, write_enriched
-from lorid.artifacts.local import LocalStore
 from lorid.artifacts.records import Record, fetch
-from lorid.artifacts.store import open_store
+from lorid.artifacts.store import Sweepable, open_store
 from lorid.config import RunConfig
 from lorid.distributed import knowledge
 from lorid.distributed.pipeline import run_pipeline
@@ -59,6 +58,15 @@ class InstantTeacher:
 
     async def aclose(self) -> None:
         """See `Teacher.aclose`."""
+
+
+class PromptTeacher(InstantTeacher):
+    """A fake that takes half a second for each request."""
+
+    async def ask(self, request: TeacherRequest) -> Reply:
+        """See `Teacher.ask`."""
+        await asyncio.sleep(0.5)
+        return await super().ask(request)
 
 
 class InstantWorker(TeacherWorker):
@@ -252,13 +260,15 @@ def group_and_join(folder: Path, *, num: int) -> dict[str, Any]:
     }
 
 
-async def ask_here(folder: Path, *, num: int, in_flight: int) -> dict[str, Any]:
+async def ask_here(
+    store: Sweepable, *, num: int, in_flight: int, teacher: Any = None
+) -> dict[str, Any]:
     """A worker's window, the gate, the desk and the ledger in this one process, without Ray."""
     limiter = Limiter(Limits(max_in_flight=in_flight), clock=time.monotonic)
-    ledger = Ledger.opened(LocalStore(folder), name="here")
+    ledger = Ledger.opened(store, name="here")
     desk = Desk(ledger=ledger, limiter=limiter, policy=DeskPolicy())
     window = Window(
-        desk=desk, teacher=InstantTeacher(), worker="w", policy=desk.policy,
+        desk=desk, teacher=teacher or InstantTeacher(), worker="w", policy=desk.policy,
         identity={"model": "instant"}, num_slots=desk.join("w").num_slots,
     )  # fmt: skip
     manner = Manner(template=TEACHER_TEMPLATE, temperature=0.2, seed=1, max_asks=3)
@@ -276,5 +286,6 @@ async def ask_here(folder: Path, *, num: int, in_flight: int) -> dict[str, Any]:
     with Timed() as judged:
         for problem in map(problem_from_row, problem_rows(num)):
             assert parse_knowledge(TEXT, problem=problem).rules == RULES
-    assert num_kept == desk.read_stats().num_responses == num
+    stats = desk.read_stats()
+    assert num_kept == stats.num_responses + stats.num_reused == num
     return {"in_flight": in_flight, "all": asked.figures(num), "gate": judged.figures(num)}
