@@ -156,12 +156,12 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=["shared", "split"])
     parser.add_argument("--artifacts", type=int, default=4_000)
     parser.add_argument("--s3", action="store_true")
-    parser.add_argument("--tag", help="end of the name of the result")
+    parser.add_argument("--tag", help="end of the name of the result; to be given last")
     args = parser.parse_args()
     load_before = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="lorid-scaling-") as folder:
         found = PARTS[args.part](args, Path(folder))
-    words = [word for word in sys.argv[1:] if not word.startswith("--tag")]
+    words = sys.argv[1 : sys.argv.index("--tag") if args.tag else None]
     write_result(
         "-".join(["scaling", args.part, *([args.tag] if args.tag else [])]),
         {"load_average": {"before": load_before, "after": os.getloadavg()}, **found},
