@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lorid.artifacts.adapters import WEIGHTS_FILE, AdapterInfo, check_adapter
 from lorid.artifacts.aliases import current_entry
-from lorid.artifacts.records import Record, by_age, list_records, load_record
+from lorid.artifacts.records import Record, by_age, iter_records, list_records, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import (
     NAME_PATTERN,
@@ -254,27 +254,23 @@ def resolve_triple(store: ArtifactStore, reference: str) -> Record:
 
 def evaluation_of(store: ArtifactStore, record: Record) -> EvaluationResult | None:
     """The newest evaluation of a triple: an evaluation artifact that names it as its parent."""
-    evaluations = list_records(store, kind="evaluation", name=record.name)
-    return newest_results(evaluations).get(record.address)
+    found = newest_results(iter_records(store, kind="evaluation", name=record.name))
+    return found.get(record.address)
 
 
 def newest_results(evaluations: Iterable[Record]) -> dict[str, EvaluationResult]:
     """The newest result of each triple that evaluations name as their parent, by its address."""
     newest: dict[str, tuple[tuple[str, str], EvaluationResult]] = {}
-    for evaluation in evaluations:
-        details = {
-            name: evaluation.details.get(name)
-            for name in EvaluationResult.model_fields
-            if name != "address"
-        }
+    for one in evaluations:
+        details = {name: one.details.get(name) for name in EvaluationResult.model_fields}
         try:
-            result = EvaluationResult.model_validate({"address": evaluation.address, **details})
+            result = EvaluationResult.model_validate({**details, "address": one.address})
         except ValidationError:
             # An evaluation from before it counted: its attempts can be replayed instead.
             continue
-        for parent in evaluation.parents:
-            if parent not in newest or newest[parent][0] < by_age(evaluation):
-                newest[parent] = (by_age(evaluation), result)
+        for parent in one.parents:
+            if parent not in newest or newest[parent][0] < by_age(one):
+                newest[parent] = (by_age(one), result)
     return {parent: result for parent, (_, result) in newest.items()}
 
 

@@ -40,7 +40,8 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     Example: lorid triple list --store s3://bucket/lorid
     """
     from lorid.artifacts.aliases import alias_names, current_entry
-    from lorid.artifacts.records import NUM_SMALL_FILES_AT_ONCE, each_at_once, iter_records
+    from lorid.artifacts.at_once import each_at_once
+    from lorid.artifacts.records import NUM_SMALL_FILES_AT_ONCE, iter_records
     from lorid.artifacts.store import open_store
     from lorid.artifacts.triples import newest_results
 

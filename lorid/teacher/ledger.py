@@ -17,15 +17,14 @@ import secrets
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
+from lorid.artifacts.at_once import all_at_once, each_at_once
 from lorid.artifacts.local import LocalStore
 from lorid.artifacts.retries import wait_s
 from lorid.artifacts.store import ArtifactStore, Entry, Sweepable
@@ -40,8 +39,6 @@ MERGE_ABOVE = 200
 NUM_READ_AT_ONCE = 16
 SMALL_SHARD_BYTES = 4 * 1024**2
 """Larger ones, which were merged, come into a file."""
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +148,7 @@ def read_shards(store: Sweepable, name: str) -> Iterator[bytes]:
         return
     found = store.entries(folder_of(name))
     shards = sorted((one for one in found if one.key.endswith(".jsonl")), key=lambda one: one.key)
-    with (
-        tempfile.TemporaryDirectory(prefix="lorid-ledger-") as folder,
-        ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool,
-    ):
+    with tempfile.TemporaryDirectory(prefix="lorid-ledger-") as folder:
 
         def fetch(shard: Entry) -> bytes | Path:
             if shard.size <= SMALL_SHARD_BYTES:
@@ -163,19 +157,8 @@ def read_shards(store: Sweepable, name: str) -> Iterator[bytes]:
             store.read(shard.key, into=into)
             return into
 
-        for content in _ahead(pool, fetch, shards):
+        for content in each_at_once(fetch, shards, num_at_once=NUM_READ_AT_ONCE):
             yield from _lines_of(content)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Results in order; the pool's own `map` would begin, and hold, all of them."""
-    begun: deque[Future[R]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) >= NUM_READ_AT_ONCE:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 def _lines_of(content: bytes | Path) -> Iterator[bytes]:
@@ -200,8 +183,7 @@ def merge_shards(store: Sweepable, name: str) -> None:
         file.writelines(line + b"\n" for _, line in ledger.lines.in_order())
         file.flush()
         store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", Path(file.name))
-    with ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool:
-        list(pool.map(store.remove, shards))
+    all_at_once(store.remove, shards, num_at_once=NUM_READ_AT_ONCE)
 
 
 def _spooled() -> Spool[bytes]:
