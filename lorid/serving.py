@@ -64,6 +64,7 @@ class ServingConfig(Section):
     role has an engine of its own, for bases that fill a GPU. `merged`: each role has an engine with
     its adapter merged into the base; it serves one triple only and not the base itself.
     `num_replicas` is how many engines there are (of each role), `autoscaling` says it by the load.
+    `num_drivers`: where roles are apart, how many processes drive the rounds of questions.
 
     `max_concurrent_questions` is how many a replica works on at once; `max_queued_questions` more
     may wait, the next one is refused with 429. `max_batches` grading requests run at once; while
@@ -88,6 +89,7 @@ class ServingConfig(Section):
     layout: Layout = "shared"
     num_replicas: Annotated[int, Field(ge=1)] = 1
     autoscaling: AutoscalingConfig | None = None
+    num_drivers: Annotated[int, Field(ge=1)] = 1
     max_concurrent_questions: Annotated[int, Field(ge=1)] = 64
     max_queued_questions: Annotated[int, Field(ge=0)] = 256
     max_batches: Annotated[int, Field(ge=1)] = 8
@@ -132,6 +134,13 @@ class ServingConfig(Section):
             raise ValueError("holds a password; put it into OTEL_EXPORTER_OTLP_TRACES_HEADERS")
         return url
 
+    @field_validator("num_drivers")
+    @classmethod
+    def _only_apart(cls, num_drivers: int, info: ValidationInfo) -> int:
+        if num_drivers > 1 and info.data.get("layout") == "shared":
+            raise ValueError("in layout=shared each engine drives its own questions; leave it out")
+        return num_drivers
+
     @property
     def roles_apart(self) -> bool:
         """Whether each role has an engine of its own."""
@@ -141,6 +150,11 @@ class ServingConfig(Section):
     def max_replicas(self) -> int:
         """The most engines at once, of each role where roles are apart."""
         return self.autoscaling.max_replicas if self.autoscaling else self.num_replicas
+
+    @property
+    def engines_of_a_driver(self) -> int:
+        """How many engines' room (of each role) one process that drives questions shares out."""
+        return -(-self.max_replicas // self.num_drivers) if self.roles_apart else 1
 
     @property
     def may_sleep(self) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lorid.artifacts.records import load_record
+from lorid.artifacts.records import load_records
 from lorid.artifacts.store import Entry, Sweepable
 
 
@@ -54,15 +54,15 @@ def find_leftovers(store: Sweepable, *, grace_s: float) -> list[Leftover]:
 
 def _named_contents(store: Sweepable) -> set[str]:
     # Every record, of kinds too that this lorid does not know: those it cannot read stop it.
-    addresses = [
+    addresses = (
         address
-        for address, _, last in (key.rpartition("/") for key in store.list(""))
+        for address, _, last in (entry.key.rpartition("/") for entry in store.entries(""))
         if last == "record.json" and not address.startswith("blobs/")
-    ]
+    )
     return {
         f"blobs/{entry.sha256}"
-        for address in addresses
-        for entry in load_record(store, address).files
+        for record in load_records(store, addresses)
+        for entry in record.files
     }
 
 

@@ -7,8 +7,16 @@ names the others.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import get_args
 
-from lorid.artifacts.records import Record, by_age, list_records, load_record
+from lorid.artifacts.records import (
+    Kind,
+    Record,
+    addresses_below,
+    by_age,
+    load_record,
+    load_records,
+)
 from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactIncomplete
 
@@ -18,11 +26,12 @@ _MIB = 1024**2
 
 def records_of(store: ArtifactStore, run: str) -> list[Record]:
     """A run's records and whatever they came from, in other runs too, oldest first."""
-    found = {
-        record.address: record
-        for record in list_records(store)
-        if record.name == run or (record.kind == "adapter" and record.name.startswith(f"{run}-"))
-    }
+    # Only what bears its name is read: a store holds many runs.
+    kinds = (kind for kind in get_args(Kind) if kind != "adapter")
+    prefixes = [f"{kind}/{run}/" for kind in kinds]
+    prefixes += [f"adapter/{run}/", f"adapter/{run}-"]
+    addresses = (address for prefix in prefixes for address in addresses_below(store, prefix))
+    found = {record.address: record for record in load_records(store, addresses)}
     wanted = [parent for record in found.values() for parent in record.parents]
     while wanted:
         address = wanted.pop()

@@ -93,6 +93,24 @@ class LocalStore:
                 explained_os_error(error, doing=f"append to {key} in the store {self.uri}")
             ) from error
 
+    def read_lines(self, key: str) -> Iterator[bytes]:
+        """Lines that `append` made, but for empty ones; one at a time.
+
+        Raises:
+            ArtifactIncomplete: there is no such key.
+            ArtifactError: it cannot be read.
+        """
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if content := line.rstrip(b"\n"):
+                        yield content
+        except FileNotFoundError as error:
+            raise ArtifactIncomplete(f"{self.uri} holds no {key}") from error
+        except OSError as error:
+            raise ArtifactError(explained_os_error(error, doing=f"read {path}")) from error
+
     def list(self, prefix: str) -> list[str]:
         """See `ArtifactStore.list`."""
         return sorted(entry.key for entry in self.entries(prefix))
@@ -108,33 +126,40 @@ class LocalStore:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """See `Sweepable.entries`."""
-        # Only the folder that the prefix lies in is walked.
-        for path in self._files(self.root / prefix.rpartition("/")[0]):
-            key = path.relative_to(self.root).as_posix()
-            if key.startswith(prefix) and not path.name.startswith(_TEMPORARY):
+        # Only what begins with the prefix is walked.
+        above, _, begin = prefix.rpartition("/")
+        skip = len(str(self.root)) + 1 if self.root.name else 1
+        for path in self._files(self.root / above, begin=begin):
+            key = path[skip:]
+            if key.startswith(prefix) and not key.rpartition("/")[2].startswith(_TEMPORARY):
                 yield from self._entry(path, key)
 
     def unfinished(self) -> Iterator[Entry]:
         """See `Sweepable.unfinished`: temporary files of writers that died, or still write."""
         for path in self._files(self.root):
-            if path.name.startswith(_TEMPORARY):
-                yield from self._entry(path, path.relative_to(self.root).as_posix())
+            if os.path.basename(path).startswith(_TEMPORARY):
+                yield from self._entry(path, os.path.relpath(path, self.root))
 
     def discard(self, entry: Entry) -> None:
         """See `Sweepable.discard`."""
         self.remove(entry.key)
 
-    def _files(self, start: Path) -> Iterator[Path]:
-        for folder, folders, names in os.walk(start):
+    def _files(self, start: Path, *, begin: str = "") -> Iterator[str]:
+        """Paths below a folder; directly in it, only what begins so."""
+        top = str(start)
+        for folder, folders, names in os.walk(top):
+            if folder == top:
+                folders[:] = [name for name in folders if name.startswith(begin)]
+                names = [name for name in names if name.startswith(begin)]
             folders[:] = [name for name in folders if not os.path.islink(f"{folder}/{name}")]
             for name in names:
-                path = Path(folder, name)
-                if not path.is_symlink():
+                path = os.path.join(folder, name)
+                if not os.path.islink(path):
                     yield path
 
-    def _entry(self, path: Path, key: str) -> Iterator[Entry]:
+    def _entry(self, path: str, key: str) -> Iterator[Entry]:
         try:
-            status = path.stat()
+            status = os.stat(path)
         except FileNotFoundError:  # another process removed it, or put it in place
             return
         yield Entry(key=key, size=status.st_size, modified_at=status.st_mtime)

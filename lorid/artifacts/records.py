@@ -15,14 +15,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lorid.artifacts.at_once import all_at_once, each_at_once
 from lorid.artifacts.pickles import refuse_pickle
 from lorid.artifacts.progress import Amount, transfer_shown
 from lorid.artifacts.store import Advance, ArtifactStore, checked_key
@@ -32,8 +32,6 @@ from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete, exp
 Kind = Literal["data", "knowledge", "adapter", "triple", "merged", "evaluation", "report"]
 Scalar = str | int | float | bool | None
 Detail = Scalar | list[Scalar] | dict[str, Scalar]
-T = TypeVar("T")
-R = TypeVar("R")
 SCHEMA_VERSION = 2
 """Of records. 1 had neither `schema_version` nor `code_version`; it is still read."""
 # Small files are mostly waiting for answers: fetching them is twice as fast with 24 as with 8.
@@ -221,7 +219,7 @@ def fetch(store: ArtifactStore, record: Record, *, into: Path) -> Path:
         num_files=len(record.files), num_bytes=sum(entry.size for entry in record.files)
     )
     with transfer_shown(f"fetching {record.address}", amount) as advance:
-        _at_once(
+        all_at_once(
             lambda entry: _fetch_file(store, record, entry, into=into, advance=advance),
             record.files,
             num_at_once=_num_at_once(amount),
@@ -232,21 +230,40 @@ def fetch(store: ArtifactStore, record: Record, *, into: Path) -> Path:
 def list_records(
     store: ArtifactStore, *, kind: Kind | None = None, name: str | None = None
 ) -> list[Record]:
-    """Records in the store, oldest first."""
+    """Records in the store, oldest first; all of them in memory."""
+    return sorted(iter_records(store, kind=kind, name=name), key=by_age)
+
+
+def iter_records(
+    store: ArtifactStore, *, kind: Kind | None = None, name: str | None = None
+) -> Iterator[Record]:
+    """Records in the store by address, a few of them in memory."""
     kinds: tuple[Kind, ...] = (kind,) if kind else get_args(Kind)
-    addresses = [
+    addresses = (
         address
         for one in kinds
-        for key in store.list(f"{one}/{name}/" if name else f"{one}/")
+        for address in addresses_below(store, f"{one}/{name}/" if name else f"{one}/")
+    )
+    yield from load_records(store, addresses)
+
+
+def addresses_below(store: ArtifactStore, prefix: str) -> list[str]:
+    """Addresses of artifacts that begin with `prefix`, sorted."""
+    return [
+        address
+        for key in store.list(prefix)
         for address, _, last in [key.rpartition("/")]
         if last == "record.json" and address.count("/") == 2
     ]
-    records = _at_once(
+
+
+def load_records(store: ArtifactStore, addresses: Iterable[str]) -> Iterator[Record]:
+    """The records at these addresses in their order; several are read at once, ahead of need."""
+    return each_at_once(
         lambda address: load_record(store, address),
         addresses,
         num_at_once=NUM_SMALL_FILES_AT_ONCE,
     )
-    return sorted(records, key=by_age)
 
 
 def by_age(record: Record) -> tuple[str, str]:
@@ -295,7 +312,7 @@ def _upload_all(store: ArtifactStore, folder: Path, *, label: str) -> tuple[File
     for _ in range(3):
         started = time.monotonic()
         with transfer_shown(f"storing {label}", amount) as advance:
-            entries = _at_once(
+            entries = all_at_once(
                 lambda path: _upload(store, path, folder=folder, advance=advance),
                 paths,
                 num_at_once=_num_at_once(amount),
@@ -356,18 +373,6 @@ def _fetch_verified(
 def _num_at_once(amount: Amount) -> int:
     is_small = amount.num_bytes < SMALL_BYTES * amount.num_files
     return NUM_SMALL_FILES_AT_ONCE if is_small else NUM_FILES_AT_ONCE
-
-
-def _at_once(work: Callable[[T], R], items: Sequence[T], *, num_at_once: int) -> list[R]:
-    """Results in order; the first error ends it, and what has not begun is not begun."""
-    if len(items) <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(num_at_once, thread_name_prefix="lorid-files") as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _measure(path: Path) -> tuple[int, str]:

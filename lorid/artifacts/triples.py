@@ -13,7 +13,7 @@ carries it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 from lorid.artifacts.adapters import WEIGHTS_FILE, AdapterInfo, check_adapter
 from lorid.artifacts.aliases import current_entry
 from lorid.artifacts.hashes import file_sha256, weights_sha256
-from lorid.artifacts.records import Record, list_records, load_record
+from lorid.artifacts.records import Record, by_age, iter_records, list_records, load_record
 from lorid.artifacts.store import ArtifactStore
 from lorid.config import (
     NAME_PATTERN,
@@ -255,22 +255,27 @@ def resolve_triple(store: ArtifactStore, reference: str) -> Record:
 
 def evaluation_of(store: ArtifactStore, record: Record) -> EvaluationResult | None:
     """The newest evaluation of a triple: an evaluation artifact that names it as its parent."""
-    evaluations = list_records(store, kind="evaluation", name=record.name)
-    for evaluation in reversed(evaluations):
+    found = newest_results(iter_records(store, kind="evaluation", name=record.name))
+    return found.get(record.address)
+
+
+def newest_results(evaluations: Iterable[Record]) -> dict[str, EvaluationResult]:
+    """The newest result of each triple that evaluations name as their parent, by its address."""
+    newest: dict[str, tuple[tuple[str, str], EvaluationResult]] = {}
+    for one in evaluations:
         # On questions of its own it says something else; it is the run's test split that counts.
-        own = {"evaluation.questions", "evaluation.num_questions"} & evaluation.inputs.keys()
-        if record.address in evaluation.parents and not own:
-            details = {
-                name: evaluation.details.get(name)
-                for name in EvaluationResult.model_fields
-                if name != "address"
-            }
-            try:
-                return EvaluationResult.model_validate({"address": evaluation.address, **details})
-            except ValidationError:
-                # An evaluation from before it counted: its attempts can be replayed instead.
-                continue
-    return None
+        if {"evaluation.questions", "evaluation.num_questions"} & one.inputs.keys():
+            continue
+        details = {name: one.details.get(name) for name in EvaluationResult.model_fields}
+        try:
+            result = EvaluationResult.model_validate({**details, "address": one.address})
+        except ValidationError:
+            # An evaluation from before it counted: its attempts can be replayed instead.
+            continue
+        for parent in one.parents:
+            if parent not in newest or newest[parent][0] < by_age(one):
+                newest[parent] = (by_age(one), result)
+    return {parent: result for parent, (_, result) in newest.items()}
 
 
 def verify_folders(

@@ -2,19 +2,24 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lorid.cli import completion
 from lorid.cli.app import DEFAULT_STORE, AsJson, Store, app, say_next
 from lorid.errors import DataError
 from lorid.jsonl import read_lines
 
-ADDRESS_WIDTH = 36
+if TYPE_CHECKING:
+    from lorid.artifacts.records import Kind
+    from lorid.artifacts.store import ArtifactStore
+
+ADDRESS_WIDTH = 48
+KindName = Literal["data", "knowledge", "adapter", "triple", "merged", "evaluation", "report"]
 runs_app = typer.Typer(
     help="Records of runs in a store.\n\nExample: lorid runs show demo", no_args_is_help=True
 )
@@ -23,32 +28,57 @@ app.add_typer(runs_app, name="runs")
 
 
 @runs_app.command("list")
-def runs_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
-    """List the artifacts in a store.
+def runs_list(
+    store: Store = DEFAULT_STORE,
+    kind: Annotated[KindName | None, typer.Option(help="only of this kind, such as triple")] = None,
+    name: Annotated[str | None, typer.Option(help="only of this name")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the artifacts in a store, oldest first. A large one is quicker by kind and name.
 
-    Example: lorid runs list --store s3://bucket/lorid
+    Example: lorid runs list --store s3://bucket/lorid --kind triple --name gsm8k
     """
-    from lorid.artifacts.records import list_records
     from lorid.artifacts.store import open_store
 
-    records = list_records(open_store(store))
+    found = _oldest_first(open_store(store), kind=kind, name=name)
     if as_json:
-        typer.echo(json.dumps([record.model_dump(mode="json") for record in records]))
+        # One by one: a store may hold more records than memory.
+        separator = "["
+        for text in found:
+            typer.echo(f"{separator}{text}", nl=False)
+            separator = ","
+        typer.echo("[]" if separator == "[" else "]")
         return
-    if not records:
+    first = next(found, None)
+    if first is None:
+        if kind or name:
+            typer.echo(f"{store} holds no such artifacts", err=True)
+            return
         typer.echo(f"{store} holds no artifacts", err=True)
         say_next("lorid demo, python jobs/distill.py --config run.yaml, or another --store")
         return
-    table = Table(box=None, pad_edge=False)
-    # Addresses are for copying: they stay whole however narrow the terminal is.
-    table.add_column("artifact", no_wrap=True, overflow="ignore", min_width=ADDRESS_WIDTH)
-    table.add_column("made", no_wrap=True)
-    table.add_column("seconds", no_wrap=True)
-    table.add_column("details")
-    for record in records:
-        details = ", ".join(f"{k}={v}" for k, v in record.details.items() if not _is_nested(v))
-        table.add_row(record.address, record.created_at[:16], f"{record.seconds:.0f}", details)
-    Console().print(table)
+    # No table: it would wait for the last row to know its widths. Addresses are for copying.
+    typer.echo(f"{'artifact':<{ADDRESS_WIDTH}}  {'made':<16}  {'seconds':>7}  details")
+    for text in chain([first], found):
+        record = json.loads(text)
+        details = ", ".join(f"{k}={v}" for k, v in record["details"].items() if not _is_nested(v))
+        address = f"{record['kind']}/{record['name']}/{record['version']}"
+        made, seconds = record["created_at"][:16], f"{record['seconds']:.0f}"
+        typer.echo(f"{address:<{ADDRESS_WIDTH}}  {made}  {seconds:>7}  {details}")
+
+
+def _oldest_first(
+    store: "ArtifactStore", *, kind: "Kind | None", name: str | None
+) -> "Iterator[str]":
+    """Each record as JSON; what waits for its turn lies in a temporary file."""
+    from lorid.artifacts.records import by_age, iter_records
+    from lorid.spool import Spool
+
+    spool, ages = Spool[str](dump=str.encode, load=bytes.decode), list[tuple[str, str]]()
+    for record in iter_records(store, kind=kind, name=name):
+        ages.append(by_age(record))
+        spool[record.address] = record.model_dump_json()
+    return (spool[address] for _, address in sorted(ages))
 
 
 @runs_app.command("show")

@@ -16,7 +16,8 @@ from lorid.errors import ArtifactIncomplete, LoridError
 if TYPE_CHECKING:
     from lorid.artifacts.aliases import AliasEntry
     from lorid.artifacts.records import Record
-    from lorid.artifacts.triples import TripleManifest
+    from lorid.artifacts.store import ArtifactStore
+    from lorid.artifacts.triples import EvaluationResult, TripleManifest
     from lorid.config import ModelConfig
     from lorid.method.roles import Role
 
@@ -49,24 +50,31 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     Example: lorid triple list --store s3://bucket/lorid
     """
     from lorid.artifacts.aliases import alias_names, current_entry
-    from lorid.artifacts.records import list_records
+    from lorid.artifacts.at_once import each_at_once
+    from lorid.artifacts.records import NUM_SMALL_FILES_AT_ONCE, iter_records
     from lorid.artifacts.store import open_store
-    from lorid.artifacts.triples import evaluation_of, read_manifest
+    from lorid.artifacts.triples import newest_results
 
     opened = open_store(store)
-    entries = [current_entry(opened, alias) for alias in alias_names(opened)]
-    rows: list[dict[str, Any]] = []
-    for record in list_records(opened, kind="triple"):
-        row: dict[str, Any] = {"triple": record.address, "made": record.created_at}
-        row["aliases"] = [one.alias for one in entries if one and one.target == record.address]
-        try:
-            manifest = read_manifest(opened, record)
-            result = evaluation_of(opened, record) or manifest.evaluation
-            row |= {"base": manifest.base.name, "rank": manifest.max_rank}
-            row |= {"accuracy": result.accuracy if result else None, "problem": None}
-        except LoridError as error:
-            row |= {"base": None, "rank": None, "accuracy": None, "problem": str(error)}
-        rows.append(row)
+    aliases: dict[str, list[str]] = {}
+    for alias in alias_names(opened):
+        if entry := current_entry(opened, alias):
+            aliases.setdefault(entry.target, []).append(alias)
+    # All evaluations at once: each triple's own would be looked up again and again.
+    results = newest_results(iter_records(opened, kind="evaluation"))
+    rows = sorted(
+        each_at_once(
+            lambda record: _listed(
+                opened,
+                record,
+                aliases=aliases.get(record.address, []),
+                result=results.get(record.address),
+            ),
+            iter_records(opened, kind="triple"),
+            num_at_once=NUM_SMALL_FILES_AT_ONCE,
+        ),
+        key=lambda row: (row["made"], row["triple"]),
+    )
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -84,6 +92,26 @@ def triple_list(store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
         table.add_row(*cells, ", ".join(row["aliases"]))
     # Addresses are for copying: a narrow terminal wraps the line rather than cutting them.
     Console(width=200).print(table)
+
+
+def _listed(
+    store: "ArtifactStore",
+    record: "Record",
+    *,
+    aliases: list[str],
+    result: "EvaluationResult | None",
+) -> dict[str, Any]:
+    from lorid.artifacts.triples import read_manifest
+
+    row = {"triple": record.address, "made": record.created_at, "aliases": aliases}
+    try:
+        manifest = read_manifest(store, record)
+    except LoridError as error:
+        return row | {"base": None, "rank": None, "accuracy": None, "problem": str(error)}
+    result = result or manifest.evaluation
+    accuracy = result.accuracy if result else None
+    row |= {"base": manifest.base.name, "rank": manifest.max_rank, "accuracy": accuracy}
+    return row | {"problem": None}
 
 
 @triple_app.command("show")

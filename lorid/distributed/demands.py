@@ -76,7 +76,12 @@ def demands_to_ask(config: EndpointConfig, *, settings: EvaluationConfig) -> Ite
 def _engines(config: EndpointConfig) -> Iterator[Demand]:
     serving = config.serving
     if serving.roles_apart:
-        yield Demand(stage="evaluate", what="mutual feedback", num_cpus=DRIVER_CPUS)
+        yield Demand(
+            stage="evaluate",
+            what="mutual feedback",
+            num_cpus=DRIVER_CPUS,
+            count=serving.num_drivers,
+        )
     yield Demand(
         stage="evaluate",
         what="role's engine" if serving.roles_apart else "student's engine",

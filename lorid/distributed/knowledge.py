@@ -1,6 +1,6 @@
 """The knowledge stage: Ray Data runs the teacher over the training problems.
 
-    problems --> [ Ray Data: TeacherWorker actors ] --> kept | set aside
+    sources --> [ Ray Data: TeacherWorker actors ] --> kept | set aside
                      | ^  keys, responses        |
                      v |  permits, slots         v
                   [ desk actor: ledger, limits, money ]
@@ -14,7 +14,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +33,23 @@ from lorid.distributed.room import waits_said
 from lorid.distributed.teaching import TeacherWorker, pool_of, start_desk
 from lorid.errors import ConfigError, TeacherError
 from lorid.method.knowledge import TEACHER_TEMPLATE
-from lorid.method.problems import EnrichedProblem, Problem
+from lorid.method.sources import SourceGroups
+from lorid.spool import Spool
 from lorid.teacher.api import NO_KEY, read_key
 from lorid.teacher.desk import DeskStats, Stop
 from lorid.teacher.prices import projected
 
 SECONDS_BETWEEN_STATS = 1.0
 DRAIN_S = 60.0
+_OUT = ("source", "answer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeResult:
-    """What the teacher gave: problems with knowledge, and rows that were set aside."""
+    """What the teacher gave: rules by source question, and rows that were set aside."""
 
-    kept: list[EnrichedProblem]
-    rejects: list[dict[str, str]]
+    kept: Mapping[str, Sequence[str]]
+    rejects: Sequence[Mapping[str, Any]]
     num_generated_tokens: int
     num_retried: int
     stats: DeskStats
@@ -86,8 +88,8 @@ def read_template(config: RunConfig) -> str:
     return template
 
 
-def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> KnowledgeResult:
-    """Knowledge for every problem, by the configured teacher on the cluster.
+def generate_knowledge(config: RunConfig, groups: SourceGroups) -> KnowledgeResult:
+    """Knowledge for every source question, by the configured teacher on the cluster.
 
     Raises:
         ConfigError: the teacher cannot be loaded, or its key is missing.
@@ -102,12 +104,13 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     context.print_on_execution_start = False
     desk = start_desk(config)
     try:
-        answered = _answered(config, problems, template=template, key=key, desk=desk)
+        answered = _answered(config, groups, template=template, key=key, desk=desk)
         with (
-            Board(desk, total=len(problems), config=config) as board,
+            Board(desk, total=len(groups), config=config) as board,
             waits_said(board.progress.say),
         ):
-            result = _collect(answered.iter_rows(), board=board)
+            blocks = answered.iter_batches(batch_size=None, batch_format="pyarrow")
+            result = _collect(blocks, groups=groups, board=board)
     except RayError as error:
         cause = " ".join(str(error).split())[-300:]
         raise TeacherError(f"the teacher's workers failed: {cause}; run again to resume") from error
@@ -117,14 +120,29 @@ def generate_knowledge(config: RunConfig, problems: Sequence[Problem]) -> Knowle
     if not result.kept:
         reasons = ", ".join(result.details()["rejected_because"])
         raise TeacherError(
-            f"the teacher gave no usable knowledge for {len(problems)} problems ({reasons}); "
+            f"the teacher gave no usable knowledge for {len(groups)} problems ({reasons}); "
             "check teacher.model, its family and max_new_tokens"
         )
     return result
 
 
+class _Rows(Sequence[dict[str, str]]):
+    """What Ray Data reads once, from first to last: each row is made when it is read."""
+
+    def __init__(self, groups: SourceGroups) -> None:
+        self.groups, self.source_ids = groups, list(groups.source_ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        source_id = self.source_ids[index]
+        problem = self.groups[source_id].source
+        return {"source": source_id, "problem": json.dumps(problem.to_row())}
+
+    def __len__(self) -> int:
+        return len(self.source_ids)
+
+
 def _answered(
-    config: RunConfig, problems: Sequence[Problem], *, template: str, key: SecretStr, desk: Any
+    config: RunConfig, groups: SourceGroups, *, template: str, key: SecretStr, desk: Any
 ) -> Any:
     teacher, pool = config.teacher, pool_of(config.teacher)
     is_vllm = teacher.kind == "vllm"
@@ -132,9 +150,9 @@ def _answered(
     if teacher.kind == "batch":
         # Few and large: each batch of rows at work is a thread of the worker.
         batch_rows = max(batch_rows, -(-pool.slots_each // 32))
-    num_blocks = max(1, -(-len(problems) // batch_rows))
+    num_blocks = max(1, -(-len(groups) // batch_rows))
     batches = min(pool.batches_each(batch_rows), num_blocks + 1)
-    rows = [{"problem": json.dumps(problem.to_row())} for problem in problems]
+    rows: Any = _Rows(groups)
     engine = teacher.engine
     return ray.data.from_items(rows, override_num_blocks=num_blocks).map_batches(
         TeacherWorker,
@@ -223,14 +241,12 @@ class Board:
         return f" of about {whole:.2f}"
 
 
-def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
-    kept: list[EnrichedProblem] = []
-    rejects: list[dict[str, str]] = []
+def _collect(blocks: Any, *, groups: SourceGroups, board: Board) -> KnowledgeResult:
+    kept = Spool[Sequence[str]](dump=_dumped, load=json.loads)
+    rejects: list[dict[str, Any]] = []
     num_tokens = num_retried = 0
     caught: Counter[str] = Counter()
-    for row in rows:
-        problem = Problem.from_row(json.loads(row["problem"]))
-        answer: Mapping[str, Any] = json.loads(row["answer"])
+    for source_id, answer in _rows_of(blocks):
         if "failed" in answer:
             board.drain(Stop(error=answer["failed"], message=answer["message"]))
             raise getattr(errors, answer["failed"], TeacherError)(answer["message"])
@@ -238,9 +254,11 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
         num_retried += answer["num_asks"] > 1
         caught.update(answer["caught"])
         if answer["reason"] is None:
-            kept.append(EnrichedProblem(problem=problem, knowledge=tuple(answer["rules"])))
+            kept[source_id] = answer["rules"]
         else:
-            rejects.append({**problem.to_row(), "reason": answer["reason"]})
+            group = groups[source_id]
+            counts = {"reason": answer["reason"], "num_problems": group.num_problems}
+            rejects.append({**group.source.to_row(), **counts})
         board.done, board.rejected = len(kept) + len(rejects), len(rejects)
     # Ray Data hands blocks back as they finish; the artifact must not depend on that order.
     rejects.sort(key=lambda reject: reject["problem_id"])
@@ -253,3 +271,13 @@ def _collect(rows: Any, *, board: Board) -> KnowledgeResult:
         caught=caught,
         currency=board.prices.currency if board.prices else None,
     )
+
+
+def _rows_of(blocks: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for block in blocks:
+        for source_id, answer in zip(*(block[name].to_pylist() for name in _OUT), strict=True):
+            yield source_id, json.loads(answer)
+
+
+def _dumped(rules: Sequence[str]) -> bytes:
+    return json.dumps(rules).encode()

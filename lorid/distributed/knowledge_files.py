@@ -6,7 +6,7 @@ The knowledge of each source question is joined onto every problem made from it,
 training split, row group by row group: a data set of hundreds of thousands of rows is never held.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from lorid.config import RunConfig
 from lorid.distributed.inputs import prompt_hash
 from lorid.distributed.preparation import iter_split
 from lorid.jsonl import write_jsonl
-from lorid.method.sources import SourceGroup, join
+from lorid.method.sources import SourceGroups, join
 
 if TYPE_CHECKING:
     from lorid.distributed.knowledge import KnowledgeResult
@@ -29,26 +29,19 @@ def write_knowledge(
     *,
     config: RunConfig,
     data: Path,
-    groups: Sequence[SourceGroup],
+    groups: SourceGroups,
     result: "KnowledgeResult",
 ) -> Mapping[str, Any]:
     """Write the artifact; returns the details of its record.
 
     `result` is about the groups' sources; what shares them is in the folder `data`.
     """
-    by_problem = {group.source.problem_id: group for group in groups}
-    knowledge = {by_problem[one.problem.problem_id].source_id: one.knowledge for one in result.kept}
-    num_rows = write_enriched(folder, join(iter_split(data, "train"), knowledge=knowledge))
-    rejects = (
-        {**reject, "num_problems": by_problem[reject["problem_id"]].num_problems}
-        for reject in result.rejects
-    )
-    write_jsonl(folder / REJECTS_FILE, rejects)
-    num_shared = sum(group.num_problems for group in groups)
+    num_rows = write_enriched(folder, join(iter_split(data, "train"), knowledge=result.kept))
+    write_jsonl(folder / REJECTS_FILE, result.rejects)
     details = {
         **result.details(),
         "num_rows": num_rows,
-        "num_requests_saved": num_shared - len(groups),
+        "num_requests_saved": groups.num_problems - len(groups),
     }
     card = knowledge_card(config, details=details, prompt_hash=prompt_hash(config))
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lorid.artifacts.adapters import WEIGHTS_FILE
 from lorid.artifacts.records import Record, fetch
-from lorid.artifacts.store import ArtifactStore, open_store
+from lorid.artifacts.store import ArtifactStore, Sweepable, open_store
 from lorid.artifacts.triples import HUB_ID
 from lorid.config import ModelConfig, RunConfig
 from lorid.errors import ConfigError
@@ -36,7 +36,7 @@ class Run:
     """A config with absolute paths, its open store, and where lines for the user go."""
 
     config: RunConfig
-    store: ArtifactStore
+    store: Sweepable
     announce: Announce
 
 

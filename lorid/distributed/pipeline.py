@@ -148,7 +148,7 @@ def knowledge(run: Run) -> dict[str, Record]:
     def build(folder: Path) -> Mapping[str, Any]:
         with fetched(run.store, data) as source:
             groups = read_groups(source)
-            result = generate_knowledge(run.config, [group.source for group in groups])
+            result = generate_knowledge(run.config, groups)
             return write_knowledge(
                 folder, config=run.config, data=source, groups=groups, result=result
             )

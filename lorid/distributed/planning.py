@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import Record, fetch, find
-from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.store import Sweepable
 from lorid.config import ModelConfig, RunConfig, TeacherConfig
 from lorid.distributed.inputs import data_inputs, knowledge_inputs, teacher_inputs
 from lorid.distributed.preparation import iter_split, load_questions, read_groups, write_splits
 from lorid.method.knowledge import teacher_prompt
 from lorid.method.problems import EnrichedProblem, Problem
 from lorid.method.roles import Role, join_knowledge, role_target, user_turn
-from lorid.method.sources import SourceGroup, source_of
+from lorid.method.sources import SourceGroups, source_of
 from lorid.method.stopping import Tally, fewest_rounds_to_come
 from lorid.sections import ApiConfig
 from lorid.teacher.asking import Manner, judge, request_for
@@ -126,7 +126,7 @@ class Plan:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
-def plan_run(config: RunConfig, *, store: ArtifactStore, assumed: Assumed) -> Plan:
+def plan_run(config: RunConfig, *, store: Sweepable, assumed: Assumed) -> Plan:
     """The plan of a run whose paths are resolved (`open_run`).
 
     The problems are those of the store's data artifact, or are read where the config says, which
@@ -154,7 +154,7 @@ def plan_run(config: RunConfig, *, store: ArtifactStore, assumed: Assumed) -> Pl
     )
 
 
-def _data_folder(config: RunConfig, store: ArtifactStore, folder: Path) -> Path:
+def _data_folder(config: RunConfig, store: Sweepable, folder: Path) -> Path:
     record = find(store, kind="data", name=config.name, inputs=data_inputs(config))
     if record is not None:
         return fetch(store, record, into=folder)
@@ -168,9 +168,9 @@ def _data_folder(config: RunConfig, store: ArtifactStore, folder: Path) -> Path:
 
 def _teacher_plan(
     config: RunConfig,
-    groups: Sequence[SourceGroup],
+    groups: SourceGroups,
     *,
-    store: ArtifactStore,
+    store: Sweepable,
     made: Record | None,
     assumed: Assumed,
 ) -> TeacherPlan:
@@ -197,7 +197,7 @@ def _teacher_plan(
     )
     expected = Usage(input_tokens=prompt_tokens, output_tokens=output_tokens)
     return TeacherPlan(
-        num_problems=sum(group.num_problems for group in groups),
+        num_problems=groups.num_problems,
         num_sources=len(groups),
         num_answered=len(groups) - len(waiting),
         num_requests=len(waiting),
@@ -215,7 +215,7 @@ def _teacher_plan(
 
 
 def _asks_left(
-    config: RunConfig, groups: Sequence[SourceGroup], *, store: ArtifactStore, manner: Manner
+    config: RunConfig, groups: SourceGroups, *, store: Sweepable, manner: Manner
 ) -> list[int]:
     """How often each source may still be asked, after what the ledger answers; 0: not at all."""
     ledger, identity = Ledger.opened(store, name=config.name), teacher_inputs(config)

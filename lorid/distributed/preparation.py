@@ -1,5 +1,6 @@
 """The prepare stage: problems of both splits, from wherever the config says."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from lorid.method.problems import (
     read_problems,
     source_key,
 )
-from lorid.method.sources import SourceGroup, group_by_source, source_of
+from lorid.method.sources import SourceGroups, group_by_source, source_of
 from lorid.serving import EvaluationConfig
+from lorid.spool import Spool
 
 MAX_SHOWN_REASONS = 3
 
@@ -157,11 +159,23 @@ def iter_split(folder: Path, split: str) -> Iterator[Problem]:
     return (Problem.from_row(row) for _, row in read_jsonl(folder / f"{split}.jsonl"))
 
 
-def read_groups(folder: Path) -> list[SourceGroup]:
-    """What the teacher is asked: the training split by source question."""
+def read_groups(folder: Path) -> SourceGroups:
+    """What the teacher is asked: the training split by source question.
+
+    In memory is a key for each source; the problems lie in a temporary file.
+    """
     is_augmented = (folder / "sources.jsonl").is_file()
     sources = iter_split(folder, "sources") if is_augmented else ()
-    return group_by_source(iter_split(folder, "train"), sources=sources)
+    shown = Spool[Problem](dump=_dumped, load=_loaded_problem)
+    return group_by_source(iter_split(folder, "train"), sources=sources, shown=shown)
+
+
+def _dumped(problem: Problem) -> bytes:
+    return json.dumps(problem.to_row()).encode()
+
+
+def _loaded_problem(row: bytes) -> Problem:
+    return Problem.from_row(json.loads(row))
 
 
 def _augmented_rows(place: str) -> Iterable[tuple[int, object]]:

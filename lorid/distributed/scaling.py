@@ -26,7 +26,7 @@ def student_options(config: EndpointConfig) -> dict[str, Any]:
     """Of StudentEngine: an engine with its questions, or only these where roles are apart."""
     serving = config.serving
     if serving.roles_apart:
-        own = {"num_replicas": 1, "ray_actor_options": {"num_cpus": DRIVER_CPUS}}
+        own = {"num_replicas": serving.num_drivers, "ray_actor_options": {"num_cpus": DRIVER_CPUS}}
     else:
         own = _engine_options(config, target=serving.max_concurrent_questions)
     return {

@@ -51,8 +51,8 @@ class StudentEngine:
         self.checker = AnswerChecker()
         serving, engine = self.config.serving, self.config.engine
         # A question has two texts in flight, or more in waves while the engine has room for them.
-        # Where roles have engines of their own, this one replica is there for all of these.
-        num_engines = serving.max_replicas if serving.roles_apart else 1
+        # Where roles have engines of their own, this replica is there for its share of these.
+        num_engines = serving.engines_of_a_driver
         self.slots = SharedSlots(
             num_engines * serving.max_concurrent_questions, batch_share=serving.batch_share
         )

@@ -246,7 +246,7 @@ def manner_of(config: RunConfig, *, template: str) -> Manner:
 
 
 class TeacherWorker:
-    """Asks for batches of rows, several at once; a row in, the same row with its outcome out."""
+    """Asks for batches of rows, several at once; a problem in, its source with the outcome out."""
 
     def __init__(self, config_json: str, template: str, key: SecretStr, desk: Any) -> None:
         self.config = RunConfig.model_validate_json(config_json)
@@ -266,7 +266,7 @@ class TeacherWorker:
             )
         except LoridError as error:
             answers = [_failure(error)] * len(batch["problem"])
-        return {"problem": batch["problem"], "answer": [json.dumps(answer) for answer in answers]}
+        return {"source": batch["source"], "answer": [json.dumps(answer) for answer in answers]}
 
     async def _open(self) -> Window:
         api = self.config.teacher.api

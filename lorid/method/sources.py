@@ -12,7 +12,7 @@ in two files is one. `augmented_problem` reads rows as MetaMathQA has them:
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -45,29 +45,75 @@ def sources_by_key(sources: Iterable[Problem]) -> dict[str, Problem]:
     return found
 
 
+class SourceGroups(Collection[SourceGroup]):
+    """The groups in the order of their first problems, each made when it is asked for."""
+
+    def __init__(
+        self,
+        *,
+        counts: Mapping[str, int],
+        gold: Mapping[str, Problem],
+        shown: Mapping[str, Problem],
+    ) -> None:
+        self._counts, self._gold, self._shown = counts, gold, shown
+
+    def __getitem__(self, source_id: str) -> SourceGroup:
+        return SourceGroup(
+            source_id=source_id,
+            source=self._gold.get(source_id) or self._shown[source_id],
+            num_problems=self._counts[source_id],
+        )
+
+    def __contains__(self, group: object) -> bool:
+        return isinstance(group, SourceGroup) and group in iter(self)
+
+    def __iter__(self) -> Iterator[SourceGroup]:
+        return map(self.__getitem__, self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def source_ids(self) -> Collection[str]:
+        """The keys, in the same order."""
+        return self._counts.keys()
+
+    @property
+    def num_problems(self) -> int:
+        """Of all groups."""
+        return sum(self._counts.values())
+
+
 def group_by_source(
-    problems: Iterable[Problem], *, sources: Iterable[Problem] = ()
-) -> list[SourceGroup]:
+    problems: Iterable[Problem],
+    *,
+    sources: Iterable[Problem] = (),
+    shown: MutableMapping[str, Problem] | None = None,
+) -> SourceGroups:
     """One group per source question, in the order of their first problems.
 
     The teacher is shown the source of `sources`; without one there the problem that asks the source
-    question itself, else the first problem of the group.
+    question itself, else the first problem of the group. `shown` is an empty mapping to keep these
+    in, for more of them than memory should hold.
     """
     gold = sources_by_key(sources)
-    shown: dict[str, Problem] = {}
+    shown = {} if shown is None else shown
     counts: dict[str, int] = {}
+    waiting: set[str] = set()
     for problem in problems:
         key = source_of(problem)
+        is_first = key not in counts
         counts[key] = counts.get(key, 0) + 1
-        if key not in gold:
-            is_first = key not in shown
-            asks_it = not is_first and source_key(shown[key].question) != key
-            if is_first or (asks_it and source_key(problem.question) == key):
-                shown[key] = problem
-    return [
-        SourceGroup(source_id=key, source=gold.get(key) or shown[key], num_problems=count)
-        for key, count in counts.items()
-    ]
+        if key in gold:
+            continue
+        asks_it = source_key(problem.question) == key
+        if is_first or (asks_it and key in waiting):
+            shown[key] = problem
+        if asks_it:
+            waiting.discard(key)
+        elif is_first:
+            waiting.add(key)
+    return SourceGroups(counts=counts, gold=gold, shown=shown)
 
 
 def join(

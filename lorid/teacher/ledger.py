@@ -14,23 +14,29 @@ over, and takes no other with it. One process writes (the desk's actor), under t
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+from lorid.artifacts.at_once import all_at_once, each_at_once
+from lorid.artifacts.local import LocalStore
 from lorid.artifacts.retries import wait_s
 from lorid.artifacts.shards import Shard, open_shard, shard_keys
-from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.store import Entry, Sweepable
 from lorid.errors import ArtifactError
+from lorid.spool import Spool
 from lorid.teacher.base import Reply
 
 UPLOAD_RESPONSES = 64
 RETRY_S = 1.0
 MERGE_ABOVE = 200
 NUM_READ_AT_ONCE = 16
+SMALL_SHARD_BYTES = 4 * 1024**2
+"""Larger ones, which were merged, come into a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,32 +88,62 @@ def folder_of(name: str) -> str:
     return f"ledgers/{name}/"
 
 
-def read_shards(store: ArtifactStore, name: str) -> Iterator[bytes]:
-    """Every line, the older shards' first; torn ones too."""
-    with ThreadPoolExecutor(NUM_READ_AT_ONCE, thread_name_prefix="lorid-ledger") as pool:
-        for content in pool.map(store.read, shard_keys(store, folder_of(name))):
-            yield from (line for line in content.split(b"\n") if line)
+def read_shards(store: Sweepable, name: str) -> Iterator[bytes]:
+    """Every line, the older shards' first; torn ones too. A few shards are held at once."""
+    if isinstance(store, LocalStore):
+        for key in shard_keys(store, folder_of(name)):
+            yield from store.read_lines(key)
+        return
+    found = store.entries(folder_of(name))
+    shards = sorted((one for one in found if one.key.endswith(".jsonl")), key=lambda one: one.key)
+    with tempfile.TemporaryDirectory(prefix="lorid-ledger-") as folder:
+
+        def fetch(shard: Entry) -> bytes | Path:
+            if shard.size <= SMALL_SHARD_BYTES:
+                return store.read(shard.key)
+            into = Path(folder, shard.key.rpartition("/")[2])
+            store.read(shard.key, into=into)
+            return into
+
+        for content in each_at_once(fetch, shards, num_at_once=NUM_READ_AT_ONCE):
+            yield from _lines_of(content)
 
 
-def merge_shards(store: ArtifactStore, name: str) -> None:
+def _lines_of(content: bytes | Path) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield from (line for line in content.split(b"\n") if line)
+        return
+    with content.open("rb") as file:
+        yield from (line.rstrip(b"\n") for line in file if line != b"\n")
+    content.unlink()
+
+
+def merge_shards(store: Sweepable, name: str) -> None:
     """Make more than `MERGE_ABOVE` shards one; to be called while nobody writes.
 
     The new one is whole before the first of the old ones goes.
     """
     shards = shard_keys(store, folder_of(name))
-    if len(shards) > MERGE_ABOVE:
-        lines = Ledger.opened(store, name=name).lines.values()
-        store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", b"\n".join(lines) + b"\n")
-        for key in shards:
-            store.remove(key)
+    if len(shards) <= MERGE_ABOVE:
+        return
+    ledger = Ledger.opened(store, name=name)
+    with tempfile.NamedTemporaryFile(prefix="lorid-ledger-", suffix=".jsonl") as file:
+        file.writelines(line + b"\n" for _, line in ledger.lines.in_order())
+        file.flush()
+        store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", Path(file.name))
+    all_at_once(store.remove, shards, num_at_once=NUM_READ_AT_ONCE)
+
+
+def _spooled() -> Spool[bytes]:
+    return Spool(dump=bytes, load=bytes)
 
 
 @dataclass(kw_only=True)
 class Ledger:
-    """All responses of a run, by key; lines are kept as they are, some 1 kB each."""
+    """All responses of a run, by key; their lines, some 1 kB each, lie in a temporary file."""
 
     shard: Shard
-    lines: dict[str, bytes] = field(default_factory=dict)
+    lines: Spool[bytes] = field(default_factory=_spooled)
     cost: float = 0.0
     num_torn: int = 0
     waiting: list[tuple[bytes, asyncio.Future[None]]] = field(default_factory=list)
@@ -116,7 +152,7 @@ class Ledger:
     failing_since: float | None = None
 
     @classmethod
-    def opened(cls, store: ArtifactStore, *, name: str) -> Self:
+    def opened(cls, store: Sweepable, *, name: str) -> Self:
         """The ledger of that run with all that is in its shards.
 
         Raises:
@@ -167,8 +203,7 @@ class Ledger:
         return len(self.waiting)
 
     def _know(self, response: Stored, line: bytes) -> None:
-        if response.key not in self.lines:
-            self.lines[response.key] = line
+        if self.lines.add(response.key, line):
             self.cost += response.cost
 
     async def _flush_all(self) -> None:

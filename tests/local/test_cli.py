@@ -73,6 +73,10 @@ def test_an_artifact_is_listed_shown_and_fetched(lorid, tmp_path):
     place = ["--store", str(tmp_path / "store")]
     (listed,) = json.loads(lorid("runs", "list", "--json", *place)[1])
     assert listed["name"] == "mine"
+    assert record.address in lorid("runs", "list", *place)[1]
+    assert json.loads(lorid("runs", "list", "--kind", "triple", "--json", *place)[1]) == []
+    (listed,) = json.loads(lorid("runs", "list", "--name", "mine", "--json", *place)[1])
+    assert listed["version"] == record.version
     assert record.address in lorid("runs", "show", "mine", *place)[1]
     out = tmp_path / "out"
     assert lorid("runs", "fetch", record.address, "-o", str(out), *place)[0] == 0

@@ -74,13 +74,11 @@ def test_files_that_are_missing_or_torn_are_named(tmp_path):
 def written_artifact(folder):
     problems = [numbered(n, source=f"source {n // 3}").problem for n in range(9)]
     groups = group_by_source(problems)
-    first, second, third = (group.source for group in groups)
-    reject = {**third.to_row(), "reason": "not-json: no JSON object in the answer"}
+    first, second, third = groups
+    reason = "not-json: no JSON object in the answer"
+    reject = {**third.source.to_row(), "reason": reason, "num_problems": third.num_problems}
     result = SimpleNamespace(
-        kept=[
-            EnrichedProblem(problem=second, knowledge=("rule b", "rule c")),
-            EnrichedProblem(problem=first, knowledge=("rule a",)),
-        ],
+        kept={second.source_id: ["rule b", "rule c"], first.source_id: ["rule a"]},
         rejects=[reject],
         details=lambda: {
             "num_problems": 3, "num_kept": 2, "num_rejected": 1, "num_generated_tokens": 70,

@@ -157,3 +157,32 @@ async def test_many_shards_are_made_one_without_a_loss(tmp_path, monkeypatch):
     again = Ledger.opened(store, name="run")
     assert len(keys(again)) == 6
     assert again.cost == pytest.approx(3)
+
+
+class Elsewhere:
+    """A store that is no folder: nothing can be appended, and shards are fetched."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+
+@pytest.mark.parametrize("small", [0, 10**6])
+async def test_shards_of_a_store_that_is_no_folder_are_read_and_merged(
+    tmp_path, monkeypatch, small
+):
+    monkeypatch.setattr("lorid.teacher.ledger.SMALL_SHARD_BYTES", small)
+    monkeypatch.setattr("lorid.teacher.ledger.MERGE_ABOVE", 40)
+    store = Elsewhere(LocalStore(tmp_path))
+    for number in range(50):
+        ledger = Ledger(shard=UploadedKeys(store, f"{folder_of('run')}{number:03d}.jsonl"))
+        await ledger.add([stored(number), stored(number + 100, text="a\nb")])
+    store.write(f"{folder_of('run')}torn.jsonl", b'\n{"key": "torn')
+    for num_shards in (51, 1):
+        opened = Ledger.opened(store, name="run")
+        assert keys(opened) == {f"k{n}" for number in range(50) for n in (number, number + 100)}
+        assert opened.find("k107") == stored(107, text="a\nb")
+        assert len(store.list(folder_of("run"))) == num_shards
+        merge_shards(store, "run")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from scripting import TRIPLE, NoStore, script, small_config, texts
@@ -17,7 +18,7 @@ from lorid.config import change_endpoint, load_config
 from lorid.distributed.demands import demands_of
 from lorid.distributed.deployments import app_of_run
 from lorid.distributed.roles import RoleEngine
-from lorid.distributed.routing import ranking
+from lorid.distributed.routing import QuestionRouter, ranking
 from lorid.distributed.scaling import role_options, student_options
 from lorid.distributed.sources import StoredTriple
 from lorid.distributed.student import StudentEngine
@@ -75,6 +76,21 @@ def test_roles_apart_have_the_replicas_and_the_gpus_and_the_driver_has_none(layo
     assert names == {"IREngine", "KGEngine", "DREngine"}
 
 
+def test_several_drivers_share_the_room_of_the_engines():
+    lines = [
+        "serving.layout=split", "serving.num_replicas=5", "serving.num_drivers=2",
+        "serving.max_concurrent_questions=8", "evaluation.grade_base=false",
+    ]  # fmt: skip
+    run = load_config(None, preset="demo", overrides=lines)
+    (driver,) = [one for one in demands_of(run) if one.what == "mutual feedback"]
+    assert driver.count == 2
+    assert student_options(run.endpoint())["num_replicas"] == 2
+    engine = ScriptedEngine(script(intuitive=texts("1"), deep=texts("1")))
+    source = NoStore(small_config())
+    student = StudentEngine(run.endpoint().model_dump_json(), lambda _: engine, source, False)
+    assert student.slots.num_slots == 3 * 8
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_autoscaling_is_that_of_the_engines(layout):
     config = config_of(
@@ -100,6 +116,7 @@ def test_autoscaling_is_that_of_the_engines(layout):
         (["serving.autoscaling={target_ongoing_requests: 0}"], "target_ongoing_requests"),
         (["serving.autoscaling={min_replicas: 1}", "serving.num_replicas=2"], "leave that out"),
         (["serving.layout=apart"], "shared"),
+        (["serving.num_drivers=2"], "each engine drives its own"),
         (["engine.tensor_parallel_size=2", "engine.num_gpus=0.5"], "on one GPU"),
         (["engine.num_gpus=2"], "on one GPU"),
     ],
@@ -143,6 +160,19 @@ def test_a_replica_that_goes_moves_only_its_own_questions():
     for one in questions:
         after = ranking(one, ["c", "a"])[0]
         assert after == before[one] or before[one] == "b"
+
+
+async def test_a_thousand_replicas_are_not_tried_one_after_the_other():
+    ids = [f"replica {n}" for n in range(1000)]
+    replicas = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=one)) for one in ids]
+    request = GenerationRequest(question="?", role=Role.DEEP_REASONER, triple="t", seed=1)
+    asked = SimpleNamespace(args=[request], routing_context=SimpleNamespace())
+    router = object.__new__(QuestionRouter)  # the choice needs nothing of Serve's
+    tried = await router.choose_replicas(replicas, asked)
+    assert len(tried) <= 10
+    first, *_ = tried
+    assert [one.replica_id.unique_id for one in first] == ranking("?", ids)[:1]
+    assert len({one.replica_id.unique_id for group in tried for one in group}) == 1000
 
 
 # Refusals -------------------------------------------------------------------------------------

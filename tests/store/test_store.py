@@ -34,6 +34,8 @@ def test_what_is_written_is_read_listed_and_survives_a_pickle(store, tmp_path):
     assert other.read("a/c", into=tmp_path / "copy") == b""
     assert (tmp_path / "copy").read_bytes() == b"y" * 100_000
     assert store.list("a/") == ["a/b", "a/c"]
+    assert store.list("a/c") == ["a/c"]
+    assert store.list("b") == []
     assert store.write("a/b", b"z", if_absent=True) is False
     assert store.read("a/b") == b"x"
     with pytest.raises(ArtifactIncomplete, match="a/missing"):
