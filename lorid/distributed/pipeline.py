@@ -105,10 +105,10 @@ def _is_done(run: Run, stage: str) -> bool:
     """Whether a stage will ask the cluster for nothing."""
     if stage == "train":
         return not missing_roles(run)
-    kind, inputs = {
-        "knowledge": ("knowledge", knowledge_inputs), "evaluate": ("evaluation", evaluation_inputs)
-    }[stage]  # fmt: skip
-    return find(run.store, kind=kind, name=run.config.name, inputs=inputs(run.config)) is not None
+    config = run.config
+    kind: Kind = "knowledge" if stage == "knowledge" else "evaluation"
+    inputs = knowledge_inputs(config) if stage == "knowledge" else evaluation_inputs(config)
+    return find(run.store, kind=kind, name=config.name, inputs=inputs) is not None
 
 
 def _announced(run: Run, stage: str) -> dict[str, Record]:
