@@ -96,10 +96,9 @@ def _is_done(run: Run, stage: str) -> bool:
 
     if stage == "train":
         return all(_adapter(run, role) for role in Role)
-    kind, inputs = {
-        "knowledge": ("knowledge", knowledge_inputs), "evaluate": ("evaluation", evaluation_inputs)
-    }[stage]  # fmt: skip
-    return find(run.store, kind=kind, name=run.config.name, inputs=inputs(run.config)) is not None
+    kind: Kind = "knowledge" if stage == "knowledge" else "evaluation"
+    inputs = (knowledge_inputs if stage == "knowledge" else evaluation_inputs)(run.config)
+    return find(run.store, kind=kind, name=run.config.name, inputs=inputs) is not None
 
 
 def _announced(run: Run, stage: str) -> dict[str, Record]:
