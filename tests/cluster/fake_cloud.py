@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import yaml
 from small import free_port
-from training_cluster import ENVIRONMENT, QUICK
+from training_cluster import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = "stand_in_gpu"
@@ -34,6 +34,14 @@ PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeP
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 HEAD_TYPE = "ray.head.default"
 IDLE_MINUTES = 0.1
+# A killed node is missed within five seconds. One that is only slow, for many of them share two
+# cores, is not taken for dead: Ray ends such a node.
+HEALTH = {
+    "health_check_initial_delay_ms": 5000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 20_000,
+    "health_check_failure_threshold": 4,
+}
 
 
 def node_types() -> dict[str, dict[str, Any]]:
@@ -108,7 +116,7 @@ class Head:
             f"--temp-dir={self.sockets}", f"--ray-client-server-port={free_port()}",
             "--min-worker-port=0", "--max-worker-port=0",
             f"--dashboard-agent-listen-port={free_port()}",
-            f"--system-config={json.dumps(QUICK)}",
+            f"--system-config={json.dumps(HEALTH)}",
         ]  # fmt: skip
         environment = {
             "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "CI": "",

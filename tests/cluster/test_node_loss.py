@@ -2,6 +2,7 @@
 
 Each ends with the files of a run that lost nothing. The cluster is Ray's fake cloud: its autoscaler
 brings another node by itself. The teacher and the engines that grade are scripted.
+Not yet run to the end.
 
     LORID_AUTOSCALING=1 pytest tests/cluster/test_node_loss.py -s          # with the time lost
 """
