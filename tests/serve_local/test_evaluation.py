@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -247,21 +249,32 @@ class SeededFactory:
         return f"So it is.\n--> {request.seed % 3} END"
 
 
+@contextmanager
+def travelling() -> Iterator[None]:
+    """What workers need of the tests' modules goes with it; afterwards no more, for other tests."""
+    from ray import cloudpickle
+
+    modules = [sys.modules[__name__], sys.modules["scripting"]]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
 def test_engines_of_ray_data_write_what_the_endpoint_writes(stage):
-    from ray import cloudpickle
     from scripting import NoStore
 
     from lorid.distributed.cluster import connected
     from lorid.distributed.evaluation import log_folder
     from lorid.distributed.offline import ByRayData
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
     online, offline = stage("online"), stage("offline")
     expected = online.files(online.run())
-    scripting = sys.modules["scripting"]
-    cloudpickle.register_pickle_by_value(scripting)
 
     def asker_of(config, settings, url):
         triple = load_record(offline.store, offline.arguments["triple"])
@@ -270,7 +283,7 @@ def test_engines_of_ray_data_write_what_the_endpoint_writes(stage):
             folder=log_folder(config, store=offline.store, triple=triple),
         )  # fmt: skip
 
-    with connected():
+    with travelling(), connected():
         record = offline.run(asker_of=asker_of)
     assert offline.files(record) == expected
     assert len(offline.logged()) == NUM_PROBLEMS
