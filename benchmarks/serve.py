@@ -2,7 +2,7 @@
 
     python benchmarks/serve.py [--part PART ...] [--store STORE]
 
-Parts: protocol, rules, overhead, endpoint, layouts, prefix; without --part all of them run.
+Parts: protocol, generations, rules, overhead, endpoint, layouts, prefix; without --part all run.
 Needs the triple of `make demo` (in `lorid-demo/store`, or --store). Each part writes
 `benchmarks/results/serve-PART-DATE.json`, and asserts on the way that contenders gave the same
 texts, answers or decisions. `rules` reads the attempts that `protocol` logs (--attempts), and also
@@ -31,6 +31,15 @@ def protocol(args: argparse.Namespace) -> dict[str, Any]:
         return protocol_figures(
             triple, rounds=args.rounds, num_alone=4, log=args.attempts, budget_s=args.budget_s
         )
+
+
+def generations(args: argparse.Namespace) -> dict[str, Any]:
+    """Generations and accuracy of the demo's whole evaluation, without an engine."""
+    from serve_protocol import evaluation_figures
+    from serve_triple import evaluation_log
+
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluation_figures(evaluation_log(args.store, Path(folder)), rounds=args.rounds)
 
 
 def rules(args: argparse.Namespace) -> dict[str, Any]:
@@ -80,6 +89,7 @@ def prefix(args: argparse.Namespace) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "protocol": protocol,
+    "generations": generations,
     "rules": rules,
     "overhead": overhead,
     "endpoint": endpoint,

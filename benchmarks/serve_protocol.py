@@ -222,6 +222,28 @@ def protocol_figures(
     }  # fmt: skip
 
 
+def evaluation_figures(log: Path, *, rounds: int) -> dict[str, Any]:
+    """Generations and accuracy on the evaluation's own log, which holds the rounds that were drawn.
+
+    The published protocol draws all of them whatever they say, and decides by those up to the first
+    meeting; so the log says too how it would have scored.
+    """
+    with AnswerChecker() as checker:
+        judged = [judge(item, checker) for item in read_log(log)]
+    oracle = Policy(rule=ORACLE, max_rounds=rounds)
+    theirs = row([score(item, policy=oracle) for item in judged], generations=3 * rounds)
+    ours_at = [bound_row(judged, bound) for bound in range(1, rounds + 1)]
+    for one in ours_at:
+        one["generations_ratio"] = round(3 * rounds / one["generations_a_question"], 2)
+    return {
+        "problems": len(judged), "rounds": rounds,
+        "published, any agreed answer that is right": theirs, "lorid_at_most": ours_at,
+        "fewest_rounds_at_equal_accuracy": min(
+            one["max_rounds"] for one in ours_at if one["accuracy"] >= theirs["accuracy"]
+        ),
+    }  # fmt: skip
+
+
 def bound_row(judged: Sequence[JudgedAttempts], bound: int) -> dict[str, Any]:
     """Our rule with at most `bound` rounds on the same attempts."""
     scores = [score(item, policy=Policy(rule="paper", max_rounds=bound)) for item in judged]

@@ -47,6 +47,13 @@ class Problem:
     knowledge: str
 
 
+def evaluation_log(store_uri: str, folder: Path) -> Path:
+    """The attempts that the demo's evaluation has logged, as a file in `folder`."""
+    store = open_store(store_uri)
+    evaluation = list_records(store, kind="evaluation")[-1]
+    return fetch(store, evaluation, into=folder / "evaluation") / "attempts.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoTriple:
     """The triple on this disk, with its own defaults and the problems that it was graded on."""
@@ -62,12 +69,11 @@ def demo_triple(store_uri: str, folder: Path, *, num_problems: int) -> DemoTripl
     try:
         store = open_store(store_uri)
         record = resolve_triple(store, "demo")
-        evaluation = list_records(store, kind="evaluation")[-1]
+        logged = evaluation_log(store_uri, folder)
     except (LoridError, IndexError) as error:
         raise SystemExit(
             f"no demo in {store_uri} ({error}): run `make demo`, or give --store"
         ) from (error)
-    logged = fetch(store, evaluation, into=folder / "evaluation") / "attempts.jsonl"
     rows = [row for _, row in read_jsonl(logged)][:num_problems]
     return DemoTriple(
         address=record.address,
