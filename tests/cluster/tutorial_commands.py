@@ -60,7 +60,10 @@ def miniature(*, teacher_url, port):
         "store": told["store"],
         "teacher": teacher,
         "data": {"num_train": 48, "num_test": 8},
-        "training": {"mode": told["training"]["mode"]},
+        "training": {
+            "mode": told["training"]["mode"],
+            "num_epochs_by_role": {"knowledge_generator": 2, "deep_reasoner": 2},
+        },
         "feedback": {"max_rounds": 3},
         "serving": {"port": port},
     }
