@@ -87,7 +87,11 @@ def summarize(found: Runs) -> dict[str, Any]:
         "ratios": {
             "lorid over trl padded": rates["lorid"] / best["padded"],
             "lorid over trl packed": rates["lorid"] / best["packed"],
-            "lorid packed over trl packed": rates["lorid packed"] / best["packed"],
+            **(
+                {"lorid packed over trl packed": rates["lorid packed"] / best["packed"]}
+                if "lorid packed" in rates
+                else {}
+            ),
             "fused steps over three solo, time": middle("fused", "cpu_s") / summed(SOLO, "cpu_s"),
             "fused run over three solo runs in turn, time": middle("fused", "process_cpu_s")
             / summed(SOLO, "process_cpu_s"),
