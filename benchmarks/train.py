@@ -243,7 +243,8 @@ def main() -> None:
         "train",
         figures,
         command="python benchmarks/train.py --trl-python PYTHON "
-        f"--rounds {args.rounds} --num-sequences {args.num_sequences} --at-once {args.at_once}",
+        f"--rounds {args.rounds} --num-sequences {args.num_sequences} --at-once {args.at_once}"
+        + (" --work FOLDER --seconds S, then --as-it-is" if args.as_it_is else ""),
         packages=("torch", "transformers", "peft", "ray"),
         versions={"trl": asked.stdout.split()[-1]},
     )
