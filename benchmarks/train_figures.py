@@ -41,7 +41,11 @@ def check(found: Runs) -> dict[str, float]:
     wrong = {name: gap for name, gap in gaps.items() if gap > TOLERANCE}
     if wrong:
         raise SystemExit(f"the loss curves differ by more than {TOLERANCE}: {wrong}")
-    ends = [statistics.mean(run["losses"][ROLES[2]][-3:]) for name in PACKED for run in found[name]]
+    ends = [
+        statistics.mean(run["losses"][ROLES[2]][-3:])
+        for name in PACKED
+        for run in found.get(name, [])
+    ]
     if max(ends) - min(ends) > PACKED_TOLERANCE:
         raise SystemExit(f"packed runs end elsewhere: {ends}")
     adapters = {run["adapter_sha256"] for name in ON_RAY for run in found[name]}
