@@ -108,13 +108,15 @@ def summarize(found: Runs) -> dict[str, Any]:
             / middle("trl three processes", "peak_mib"),
             "fused over one solo, memory": middle("fused", "peak_mib")
             / middle("lorid", "peak_mib"),
-            "on ray over plain loop, steps/s": middle("on ray", "steps_per_s")
-            / middle("plain loop", "steps_per_s"),
             "plain loop over on ray, processor time of a step": middle(
                 "plain loop", "worker_cpu_s_per_step"
             )
             / middle("on ray", "worker_cpu_s_per_step"),
         },
+        "fused_steps_over_three_solo_by_round": [
+            round(fused["cpu_s"] / sum(found[name][at]["cpu_s"] for name in SOLO), 3)
+            for at, fused in enumerate(found["fused"])
+        ],
         "on_ray": _on_ray(found),
     }
 
