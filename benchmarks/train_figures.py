@@ -41,7 +41,11 @@ def check(found: Runs) -> dict[str, float]:
     wrong = {name: gap for name, gap in gaps.items() if gap > TOLERANCE}
     if wrong:
         raise SystemExit(f"the loss curves differ by more than {TOLERANCE}: {wrong}")
-    ends = [statistics.mean(run["losses"][ROLES[2]][-3:]) for name in PACKED for run in found[name]]
+    ends = [
+        statistics.mean(run["losses"][ROLES[2]][-3:])
+        for name in PACKED
+        for run in found.get(name, [])
+    ]
     if max(ends) - min(ends) > PACKED_TOLERANCE:
         raise SystemExit(f"packed runs end elsewhere: {ends}")
     adapters = {run["adapter_sha256"] for name in ON_RAY for run in found[name]}
@@ -87,7 +91,11 @@ def summarize(found: Runs) -> dict[str, Any]:
         "ratios": {
             "lorid over trl padded": rates["lorid"] / best["padded"],
             "lorid over trl packed": rates["lorid"] / best["packed"],
-            "lorid packed over trl packed": rates["lorid packed"] / best["packed"],
+            **(
+                {"lorid packed over trl packed": rates["lorid packed"] / best["packed"]}
+                if "lorid packed" in rates
+                else {}
+            ),
             "fused steps over three solo, time": middle("fused", "cpu_s") / summed(SOLO, "cpu_s"),
             "fused run over three solo runs in turn, time": middle("fused", "process_cpu_s")
             / summed(SOLO, "process_cpu_s"),
@@ -100,13 +108,15 @@ def summarize(found: Runs) -> dict[str, Any]:
             / middle("trl three processes", "peak_mib"),
             "fused over one solo, memory": middle("fused", "peak_mib")
             / middle("lorid", "peak_mib"),
-            "on ray over plain loop, steps/s": middle("on ray", "steps_per_s")
-            / middle("plain loop", "steps_per_s"),
             "plain loop over on ray, processor time of a step": middle(
                 "plain loop", "worker_cpu_s_per_step"
             )
             / middle("on ray", "worker_cpu_s_per_step"),
         },
+        "fused_steps_over_three_solo_by_round": [
+            round(fused["cpu_s"] / sum(found[name][at]["cpu_s"] for name in SOLO), 3)
+            for at, fused in enumerate(found["fused"])
+        ],
         "on_ray": _on_ray(found),
     }
 

@@ -48,7 +48,7 @@ def test_a_node_that_is_drained_leaves_a_checkpoint(tmp_path):
     config = with_knowledge(
         training_config(
             tmp_path / "store", mode="fused", num_workers=2, num_steps=NUM_STEPS,
-            count=NUM_PROBLEMS, checkpoint_every_steps=10_000, max_failures=0,
+            count=NUM_PROBLEMS, checkpoint_every_steps=10_000, max_failures=1,
         ),
         tmp_path / "knowledge",
         count=NUM_PROBLEMS,
