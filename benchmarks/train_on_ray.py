@@ -62,6 +62,7 @@ def clocked(train: Callable[[Any], None], *, out: Path) -> Callable[[Any], None]
 
 def run_ray(folder: Path, *, out: Path) -> tuple[Path, dict[str, float]]:
     """The training stage of one role; returns its adapter and when Ray was there."""
+    from lorid.artifacts.triples import Source
     from lorid.distributed import training
     from lorid.distributed.cluster import connected
     from lorid.distributed.opening import open_run
@@ -82,7 +83,11 @@ def run_ray(folder: Path, *, out: Path) -> tuple[Path, dict[str, float]]:
             config,
             # A name of its own: a run of the same name would go on from its checkpoint.
             jobs=[RoleJob(role=Role.DEEP_REASONER, run_name=out.stem, publish=publish)],
-            knowledge_address=(folder / "knowledge-address").read_text(),
+            # Of both the address alone is looked up.
+            knowledge=Source(
+                address=(folder / "knowledge-address").read_text(), fingerprint="0" * 64
+            ),
+            data=Source(address="data/none/000000000000", fingerprint="0" * 64),
             announce=lambda line: print(line, flush=True),
         )
         return adapter, {"connected": connected_at - STARTED}

@@ -22,6 +22,10 @@ def print_summary(analysis: Analysis, console: Console) -> None:
     )
     if analysis.pairs:
         console.print(_pairs(analysis))
+        console.print(
+            "won, lost: questions that only mutual feedback got right, that only the other did; "
+            "p: McNemar's exact test.\n"
+        )
     for role, curve in analysis.data.loss_curves.items():
         first, last = loss_summary(curve)
         console.print(f"  loss of the {role}: {first:.3f} -> {last:.3f} in {len(curve)} steps")
@@ -57,7 +61,7 @@ def _pairs(analysis: Analysis) -> Table:
     title = f"{MUTUAL_FEEDBACK} against each, on the same questions"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("against", no_wrap=True)
-    for name in ("points", "95% interval", "only it", "only other", "p"):
+    for name in ("points", "95% interval", "won", "lost", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, one in analysis.pairs:
         low, high = one.interval

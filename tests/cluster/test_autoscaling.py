@@ -1,7 +1,7 @@
 """Ray's autoscaler with its fake cloud: nodes come for what a run asks for, and go when it is idle.
 
-Node types are cluster.yaml's (`fake_cloud.py`). What no type can hold ends a job at once; that runs
-always, the rest takes minutes:
+Node types are cluster.yaml's (`fake_cloud.py`). That what no type can hold is refused is also held
+without a cluster (tests/local/test_room.py); these take a minute each:
 
     LORID_AUTOSCALING=1 pytest tests/cluster/test_autoscaling.py -s
 """
@@ -58,6 +58,7 @@ def kinds_in(store: Path) -> list[str]:
     return sorted(record.kind for record in list_records(open_store(str(store))))
 
 
+@by_hand
 def test_what_no_node_type_can_hold_ends_the_job_at_once_and_starts_no_node(tmp_path):
     ready_to_train(tmp_path, num_cpus=NODE_CPUS + 1)
     log = tmp_path / "job.log"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -249,6 +250,20 @@ class SeededFactory:
         return f"So it is.\n--> {request.seed % 3} END"
 
 
+class MortalFactory(SeededFactory):
+    """Of all engines the first that has written so many texts dies with its process."""
+
+    def __init__(self, died: Path, *, after: int) -> None:
+        self.died, self.num_left = died, after
+
+    def write(self, request) -> str:
+        self.num_left -= 1
+        if self.num_left <= 0 and not self.died.exists():
+            self.died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(request)
+
+
 @contextmanager
 def travelling() -> Iterator[None]:
     """What workers need of the tests' modules goes with it; afterwards no more, for other tests."""
@@ -266,26 +281,31 @@ def travelling() -> Iterator[None]:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(120)
-def test_engines_of_ray_data_write_what_the_endpoint_writes(stage):
+def test_engines_of_ray_data_write_what_the_endpoint_writes(stage, tmp_path):
     from scripting import NoStore
 
     from lorid.distributed.cluster import connected
     from lorid.distributed.evaluation import log_folder
     from lorid.distributed.offline import ByRayData
 
-    online, offline = stage("online"), stage("offline")
+    online, offline, killed = stage("online"), stage("offline"), stage("killed-worker")
     expected = online.files(online.run())
+    died = tmp_path / "died"
 
-    def asker_of(config, settings, url):
-        triple = load_record(offline.store, offline.arguments["triple"])
-        return ByRayData(
-            config, settings, source=NoStore(), factory=SeededFactory(),
-            folder=log_folder(config, store=offline.store, triple=triple),
+    def asker_of(one, factory):
+        triple = load_record(one.store, one.arguments["triple"])
+        return lambda config, settings, _: ByRayData(
+            config, settings, source=NoStore(), factory=factory,
+            folder=log_folder(config, store=one.store, triple=triple),
         )  # fmt: skip
 
     with travelling(), connected():
-        record = offline.run(asker_of=asker_of)
+        record = offline.run(asker_of=asker_of(offline, SeededFactory()))
+        after_loss = killed.run(asker_of=asker_of(killed, MortalFactory(died, after=70)))
     assert offline.files(record) == expected
+    # A worker that is killed is started again, and what it had under way is asked again.
+    assert died.exists()
+    assert killed.files(after_loss) == expected
     assert len(offline.logged()) == NUM_PROBLEMS
     # What the workers have logged, another run finds.
     again = offline.run(asker_of=None, num_problems=NUM_PROBLEMS - 1)

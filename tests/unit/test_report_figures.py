@@ -149,7 +149,10 @@ def test_pairs_are_counted_on_the_same_questions(analysis, rows):
     assert one[2] == pytest.approx((one[5] - one[6]) / len(rows))
     console = Console(width=80, record=True)
     print_summary(analysis, console)
-    assert "against each, on the same questions" in console.export_text()
+    told = console.export_text()
+    assert "against each, on the same questions" in told
+    # Nothing is cut at 80 columns.
+    assert "…" not in told
 
 
 def test_a_run_that_drew_every_round_is_judged_by_the_papers_rule(rows):
