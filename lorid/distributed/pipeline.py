@@ -85,10 +85,7 @@ def run_pipeline(
 
 def _has_work_on_ray(run: Run, stage: str) -> bool:
     """Whether the stage will start something on a cluster; evaluation connects by itself."""
-    if stage == "knowledge":
-        inputs = knowledge_inputs(run.config)
-        return find(run.store, kind="knowledge", name=run.config.name, inputs=inputs) is None
-    return stage == "train" and bool(missing_roles(run))
+    return stage in ("knowledge", "train") and not _is_done(run, stage)
 
 
 def _connect(run: Run, ray: ExitStack, *, stages: Sequence[str]) -> None:
