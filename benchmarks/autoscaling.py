@@ -24,7 +24,7 @@ FILES = ("tests/cluster/test_autoscaling.py", "tests/cluster/test_node_loss.py")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-k", default="", metavar="EXPRESSION", help="pytest's: which cases")
     only = parser.parse_args().k
     today = RESULTS / f"autoscaling-{datetime.now(UTC):%Y-%m-%d}.json"

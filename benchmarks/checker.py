@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from math_verify import parse, verify
 from result_file import write_result
@@ -119,7 +120,8 @@ def measure(
 
 def math_verify_equal(gold: str, answer: str) -> bool:
     """Plain Math-Verify: LaTeX in dollar signs, as its readers of model output see it."""
-    parsed = [parse(f"${text}$", parsing_timeout=None) for text in (gold, answer)]
+    # Without time limits, as its types do not foresee.
+    parsed = [parse(f"${text}$", parsing_timeout=cast(int, None)) for text in (gold, answer)]
     return bool(verify(parsed[0], parsed[1], timeout_seconds=None))
 
 

@@ -88,7 +88,7 @@ def grants(folder: Path, *, callers: int, requests: int) -> dict[str, Any]:
         each = requests // callers
         answered = sum(ray.get([worker.ask.remote(each) for worker in workers]))
         seconds, cpu = time.monotonic() - began, sum(process.cpu_times()[:2]) - cpu
-        stats = ray.get(desk.read_stats.remote())
+        stats: Any = ray.get(desk.read_stats.remote())
         for one in [*workers, desk]:
             ray.kill(one)
     assert answered == stats.num_responses == stats.num_known == each * callers

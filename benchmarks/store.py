@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 from result_file import write_result
@@ -139,7 +139,7 @@ def compare(load: list[int], *, runs: int, peers: dict[str, Path], folder: Path)
     seconds: dict[str, list[Pair]] = {name: [] for name in tools}
     hashing: list[float] = []
     bucket = f"bench-{uuid.uuid4().hex[:8]}"
-    objects = boto3.resource("s3").create_bucket(Bucket=bucket).objects
+    objects = cast(Any, boto3.resource("s3")).create_bucket(Bucket=bucket).objects
     for run in range(runs):
         names = list(tools)
         for name in names[run % 3 :] + names[: run % 3]:

@@ -78,9 +78,9 @@ def ray_llm(args: argparse.Namespace, rows: Rows) -> Rows:
 
 def curator(args: argparse.Namespace, rows: Rows) -> Rows:
     """Curator with the same limits; its tokenizer comes from a file that litellm ships."""
-    import litellm
+    import litellm  # pyright: ignore[reportMissingImports]
 
-    tokenizers = Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers"
+    tokenizers = Path(str(litellm.__file__)).parent / "litellm_core_utils" / "tokenizers"
     os.environ |= {"TIKTOKEN_CACHE_DIR": str(tokenizers), "TELEMETRY_ENABLED": "0"}
     os.environ |= {"CURATOR_DISABLE_RICH_DISPLAY": "1", "HF_HUB_OFFLINE": "1"}
     from bespokelabs.curator import LLM  # pyright: ignore[reportMissingImports]

@@ -110,7 +110,7 @@ def run_trl(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     (role,) = settings["roles"]
     rows = read_rows(folder, role)
