@@ -114,12 +114,15 @@ def waits_of(status: Any) -> Waits:
     asked: Counter[str] = Counter()
     for demand in (*demands.placement_group_demand, *demands.ray_task_actor_demand):
         for some in demand.bundles_by_count:
-            bundle = {name: count for name, count in some.bundle.items() if _is_shown(name)}
+            # In order of names, here and below: Ray's own order changes from one look to the next.
+            bundle = {name: count for name, count in sorted(some.bundle.items()) if _is_shown(name)}
             if bundle:
                 asked[_resources({"CPU": 0, **bundle} if "CPU" in bundle else bundle)] += some.count
-    usage = [one for one in status.cluster_resource_usage if _is_shown(one.resource_name)]
+    usage = sorted(status.cluster_resource_usage, key=lambda one: one.resource_name)
     free = ", ".join(
-        f"{one.total - one.used:g} of {one.total:g} {one.resource_name}s" for one in usage
+        f"{one.total - one.used:g} of {one.total:g} {one.resource_name}s"
+        for one in usage
+        if _is_shown(one.resource_name)
     )
     starting: Counter[str] = Counter()
     for launch in status.pending_launches:

@@ -114,6 +114,17 @@ def test_the_line_says_what_is_missing_and_what_is_on_its_way(kind):
     )
 
 
+def test_ray_s_order_of_resources_makes_no_difference():
+    one = status(bundles=[({"CPU": 8.0, "GPU": 1.0}, 1)], free=0.5)
+    other = status(bundles=[({"GPU": 1.0, "CPU": 8.0}, 1)], free=0.5)
+    for found in (one, other):
+        gpus = ResourceUsage(resource_name="GPU", total=1.0, used=0.0)
+        found.cluster_resource_usage.append(gpus)
+    other.cluster_resource_usage.reverse()
+    assert room.waits_of(other) == room.waits_of(one)
+    assert "1 x 8 CPUs, 1 GPU; free now: 0.5 of 8 CPUs, 1 of 1 GPUs;" in str(room.waits_of(other))
+
+
 def test_a_cloud_that_refuses_is_quoted_and_a_silent_one_named():
     bundles = [({"CPU": 8.0, "GPU": 1.0}, 1)]
     refusing = status(bundles=bundles, failed=[("gpu", "InsufficientInstanceCapacity\nzone a")])
