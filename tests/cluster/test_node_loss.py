@@ -2,35 +2,35 @@
 
 Each ends with the files of a run that lost nothing. The cluster is Ray's fake cloud: its autoscaler
 brings another node by itself. The teacher and the engines that grade are scripted.
-Not yet run to the end.
 
     LORID_AUTOSCALING=1 pytest tests/cluster/test_node_loss.py -s          # with the time lost
 """
 
 import os
 import re
-import threading
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pacing
 import pytest
+from evaluation_driver import run as evaluate
 from fake_cloud import Head, Watch, autoscaling_head, kill_node, node_types, note
 from misbehaving_server import misbehaving_server
 from small import free_port
 from teach_runs import knowledge_records, prepare, write_config, write_problems
 from test_resume import rows
 from training_cluster import saved_step, training_config, uninterrupted, with_knowledge
+from triple_files import publish_triple, write_base
 
 from lorid.artifacts.records import fetch, list_records
 from lorid.artifacts.store import open_store
 from lorid.config import RunConfig, dump_config, load_config
-from lorid.demo.generator import generate
-from lorid.method.problems import Problem
 from lorid.method.roles import Role
 from lorid.training.loop import ADAPTER_FOLDER
 
@@ -43,7 +43,7 @@ pytestmark = [
 ]
 WEIGHTS = "adapter_model.safetensors"
 (NODE_CPUS,) = {kind["resources"]["CPU"] for kind in node_types().values()}
-NUM_TAUGHT, NUM_GRADED, NUM_STEPS, NUM_PROBLEMS = 160, 80, 40, 40
+NUM_TAUGHT, NUM_IN_FLIGHT, NUM_GRADED, NUM_STEPS, NUM_PROBLEMS = 160, 8, 80, 40, 40
 
 
 def wait_until(claim: Callable[[], Any], *, timeout_s: float = 200) -> Any:
@@ -54,8 +54,17 @@ def wait_until(claim: Callable[[], Any], *, timeout_s: float = 200) -> Any:
     return found
 
 
-def lost(seconds: Mapping[str, float]) -> float:
-    return round(seconds["lost"] - seconds["whole"], 1)
+def lost(seconds: Mapping[str, float]) -> dict[str, float]:
+    whole = seconds["whole"]
+    return {name: round(took - whole, 1) for name, took in seconds.items() if name != "whole"}
+
+
+def lose_head(head: Head, job: subprocess.Popen[bytes]) -> None:
+    """Ray keeps a cluster's state in the head alone: with it go the driver and every node."""
+    head.kill()
+    job.kill()
+    job.wait()
+    head.start()
 
 
 def files_of(store: str, *, kind: str, into: Path) -> dict[str, bytes]:
@@ -69,36 +78,47 @@ def files_of(store: str, *, kind: str, into: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_node_is_lost_while_the_teacher_works(tmp_path):
-    files, seconds = {}, {}
+def test_a_node_or_the_head_is_lost_while_the_teacher_works(tmp_path):
+    files, seconds, asked = {}, {}, {}
     with (
         misbehaving_server(latency={"kind": "constant", "mean_s": 0.5}) as server,
         autoscaling_head(tmp_path) as head,
     ):
-        for name in ("whole", "lost"):
+        for name in ("whole", "lost", "headless"):
             folder = tmp_path / name
             folder.mkdir()
             write_problems(folder, num=NUM_TAUGHT)
-            write_config(folder, server, api={"max_in_flight": 8})
+            write_config(folder, server, api={"max_in_flight": NUM_IN_FLIGHT})
             prepare(folder)
-            asked, began = server.counts()["num_requests"], time.monotonic()
-            job = head.start_job("generate_knowledge.py", folder=folder, log=folder / "job.log")
+            before, began = server.counts()["num_requests"], time.monotonic()
+
+            def start(folder: Path = folder):
+                log = folder / "job.log"
+                return head.start_job("generate_knowledge.py", folder=folder, log=log)
+
+            job = start()
+            if name != "whole":
+                wait_until(lambda n=before: server.counts()["num_requests"] > n + NUM_TAUGHT // 3)
             if name == "lost":
-                wait_until(lambda n=asked: server.counts()["num_requests"] > n + NUM_TAUGHT // 3)
                 kill_node(head.workers("TeacherWorker")[0][0])
+            if name == "headless":
+                lose_head(head, job)
+                job = start()
             assert job.wait(timeout=200) == 0, (folder / "job.log").read_text()[-3000:]
             seconds[name] = round(time.monotonic() - began, 1)
+            asked[name] = server.counts()["num_requests"] - before
             store = str(folder / "store")
             assert len(knowledge_records(store)) == 1
             files[name] = files_of(store, kind="knowledge", into=folder / "files")
-        num_requests = server.counts()["num_requests"]
-    again = num_requests - 2 * NUM_TAUGHT
     note(
-        "a node lost while the teacher works", seconds=seconds, lost_s=lost(seconds),
-        num_questions=NUM_TAUGHT, num_asked_again=again,
+        "a node or the head lost while the teacher works", seconds=seconds,
+        lost_s=lost(seconds), num_questions=NUM_TAUGHT, num_asked=asked,
     )  # fmt: skip
-    assert again <= 8
-    assert files["whole"] == files["lost"]
+    assert asked["whole"] == NUM_TAUGHT
+    # What was on its way; and of a head what had come and was not yet written.
+    assert asked["lost"] <= NUM_TAUGHT + NUM_IN_FLIGHT
+    assert asked["headless"] <= NUM_TAUGHT + 2 * NUM_IN_FLIGHT
+    assert files["whole"] == files["lost"] == files["headless"]
 
 
 def test_a_node_and_then_the_head_are_lost_while_roles_train(tmp_path):
@@ -127,12 +147,8 @@ def test_a_node_and_then_the_head_are_lost_while_roles_train(tmp_path):
         began = time.monotonic()
         second = wait_until(lambda: (step := saved_step(store)) > first + 4 and step)
         lost_s["node"] = round(time.monotonic() - began, 1)
-        # Ray keeps a cluster's state in the head alone: with it go the driver and every node.
-        head.kill()
-        job.kill()
-        job.wait()
         began = time.monotonic()
-        head.start()
+        lose_head(head, job)
         job = start(head)
         wait_until(lambda: saved_step(store) > second)
         lost_s["head"] = round(time.monotonic() - began, 1)
@@ -150,46 +166,41 @@ def test_a_node_and_then_the_head_are_lost_while_roles_train(tmp_path):
 
 def test_a_node_is_lost_while_problems_are_graded(tmp_path, monkeypatch):
     from lorid.distributed.cluster import connected
-    from lorid.distributed.evaluation import grade_split
 
     config = load_config(
         None,
         preset="demo",
         overrides=[
             f"engine.num_cpus={NODE_CPUS - 1}", "serving.num_replicas=2",
-            f"serving.port={free_port()}", "evaluation.grade_base=false",
-            "evaluation.items_per_request=5", "evaluation.requests_in_flight=2",
+            f"serving.port={free_port()}",
         ],
     )  # fmt: skip
-    problems: list[Problem] = [
-        one.problem for one in generate(split="test", count=NUM_GRADED, seed=1)
-    ]
+    base, files = write_base(tmp_path / "base"), {}
     seconds: dict[str, float] = {}
     with autoscaling_head(tmp_path) as head, Watch(head) as watch:
         monkeypatch.setenv("RAY_ADDRESS", head.address)
         with connected(), endpoint(config) as url:
             for name in ("whole", "lost"):
-                folder = tmp_path / name
-                folder.mkdir()
+                store = str(tmp_path / name)
+                triple = publish_triple(open_store(store), tmp_path / f"{name}-made", base=base)
                 began, before = time.monotonic(), num_solved(url)
-                thread = threading.Thread(
-                    target=lambda to=folder: grade_split(config, problems, url=url, folder=to)
-                )
-                thread.start()
-                if name == "lost":
-                    wait_until(lambda n=before: num_solved(url) > n + NUM_GRADED // 4)
-                    kill_node(head.workers("StudentEngine")[0][0])
-                thread.join(timeout=240)
+                with ThreadPoolExecutor(1) as pool:
+                    evaluated = pool.submit(
+                        evaluate, store=store, url=url, triple=triple.address,
+                        num_problems=NUM_GRADED, grade_base=False,
+                    )  # fmt: skip
+                    if name == "lost":
+                        wait_until(lambda n=before: num_solved(url) > n + NUM_GRADED // 4)
+                        kill_node(head.workers("StudentEngine")[0][0])
+                    evaluated.result(timeout=240)
                 seconds[name] = round(time.monotonic() - began, 1)
+                files[name] = files_of(store, kind="evaluation", into=tmp_path / f"{name}-files")
     note(
         "a node lost while problems are graded", seconds=seconds, lost_s=lost(seconds),
         workers_over_time=watch.counts,
     )  # fmt: skip
-    first, second = (
-        (tmp_path / name / "attempts.jsonl").read_bytes() for name in ("whole", "lost")
-    )
-    assert first == second
-    assert first.count(b"\n") == NUM_GRADED
+    assert files["whole"] == files["lost"]
+    assert files["whole"]["attempts.jsonl"].count(b"\n") == NUM_GRADED
 
 
 @contextmanager
