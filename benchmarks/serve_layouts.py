@@ -9,7 +9,8 @@
 Every contender writes the same greedy texts by the same settings, in runs of the same number of
 texts: each role's texts of all questions for a merged engine, and for the shared one as many with
 the roles in turn. Texts are compared. The first three take turns in one process, so that what else
-the machine does hits all; processor seconds are given beside wall seconds.
+the machine does hits all; processor seconds are given beside wall seconds. All of it on the demo's
+triple, and the first two and merged weights on a wider base too (serve_wide.py).
 """
 
 import asyncio
@@ -135,6 +136,16 @@ async def plain_engine(triple: DemoTriple) -> AsyncIterator[VllmEngine]:
         engine_settings.CPU_LORA_WORKER = ours
 
 
+def triple_of(settings: dict[str, Any], folder: Path) -> DemoTriple:
+    """The demo's, or that on the wider base."""
+    triple = demo_triple(settings["store"], folder, num_problems=settings["problems"])
+    if settings.get("is_wide"):
+        from serve_wide import widened
+
+        return widened(triple, folder)
+    return triple
+
+
 async def in_turn(triple: DemoTriple, folder: Path, *, turns: int) -> dict[str, Meter]:
     """The contenders that share a process, one after the other, again and again."""
     problems = triple.problems
@@ -171,7 +182,7 @@ def turns_side(settings: dict[str, Any]) -> dict[str, Any]:
     """The contenders that take turns."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        triple = demo_triple(settings["store"], folder, num_problems=settings["problems"])
+        triple = triple_of(settings, folder)
         merge(triple, folder / "merged")
         meters = asyncio.run(in_turn(triple, folder / "merged", turns=settings["turns"]))
     return {
@@ -250,13 +261,8 @@ def peft_side(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def layouts_figures(store: str, *, num_problems: int, turns: int) -> dict[str, Any]:
-    """All contenders; each one's greedy texts are compared with the shared engine's."""
-    settings = {"store": store, "problems": num_problems, "turns": turns}
-    load = load_average()
-    found = in_process("serve_layouts.py", "turns", settings)
-    found["side by side"] = side_by_side(settings)
-    found["peft"] = in_process("serve_layouts.py", "peft", settings)
+def compared(found: dict[str, Any]) -> dict[str, Any]:
+    """The contenders' figures and the shared engine's over theirs; texts are compared and go."""
     expected = {(role, text): words for role, text, words in found["shared"]["texts"]}
     equal: dict[str, str] = {}
     for name, one in found.items():
@@ -266,7 +272,6 @@ def layouts_figures(store: str, *, num_problems: int, turns: int) -> dict[str, A
         # Merged weights are rounded once more, so a near tie may fall otherwise.
         assert same >= 0.99 * len(texts), (name, equal[name])
     return {
-        **settings, "store": "lorid-demo/store", "load_average": load,
         "texts_equal_to_shared": equal, "contenders": found,
         "shared_over": {
             name: {
@@ -276,6 +281,20 @@ def layouts_figures(store: str, *, num_problems: int, turns: int) -> dict[str, A
             for name, one in found.items()
             if name != "shared"
         },
+    }  # fmt: skip
+
+
+def layouts_figures(store: str, *, num_problems: int, turns: int) -> dict[str, Any]:
+    """All contenders on the demo's triple, and the first three on the wider base."""
+    settings = {"store": store, "problems": num_problems, "turns": turns}
+    load = load_average()
+    wide = in_process("serve_layouts.py", "turns", {**settings, "is_wide": True})
+    found = in_process("serve_layouts.py", "turns", settings)
+    found["side by side"] = side_by_side(settings)
+    found["peft"] = in_process("serve_layouts.py", "peft", settings)
+    return {
+        **settings, "store": "lorid-demo/store", "load_average": load, **compared(found),
+        "on the wider base": compared(wide),
     }  # fmt: skip
 
 
