@@ -15,7 +15,7 @@ from lorid.method.roles import Role
 # The fewest that its kernels on the CPU are made for; on GPUs vLLM's own 16 stays.
 CPU_BLOCK_TOKENS = 32
 # vLLM's worker with operators that copy no adapter for each token.
-CPU_LORA_WORKER = "lorid.engines.cpu_lora.DenseLoraWorker"
+CPU_LORA_WORKER = "lorid.engines.cpu_lora.GroupedLoraWorker"
 
 
 def set_environment(config: EngineConfig, *, student: ModelConfig) -> None:

@@ -129,18 +129,18 @@ async def test_the_base_stays_itself_among_requests_with_adapters(engine):
 
 
 @pytest.mark.parametrize("is_prefill", [True, False])
-async def test_dense_products_are_what_each_tokens_own_adapter_gives(is_prefill):
+async def test_products_by_groups_are_what_each_tokens_own_adapter_gives(is_prefill):
     import torch
     from vllm.lora.layers import LoRAMapping
 
-    from lorid.engines.cpu_lora import DenseLora
+    from lorid.engines.cpu_lora import GroupedLora
 
     torch.manual_seed(1)
     widths, rank, ids = (24, 8), 4, (2, 2, 0, 3, 1, 1, 0, 3)
     first = tuple(torch.randn(4, 1, rank, 16) for _ in widths)
     second = tuple(torch.randn(4, 1, width, rank) for width in widths)
     x, y = torch.randn(len(ids), 16), torch.randn(len(ids), sum(widths))
-    lora = DenseLora(64, 8, torch.device("cpu"))
+    lora = GroupedLora(64, 8, torch.device("cpu"))
     mapping = LoRAMapping(index_mapping=ids, prompt_mapping=ids, is_prefill=is_prefill)
     # vLLM's slots hold adapters in any order; the last one is empty.
     slots = [3, 1, 2, None]
