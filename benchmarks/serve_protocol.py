@@ -241,7 +241,29 @@ def evaluation_figures(log: Path, *, rounds: int) -> dict[str, Any]:
         "fewest_rounds_at_equal_accuracy": min(
             one["max_rounds"] for one in ours_at if one["accuracy"] >= theirs["accuracy"]
         ),
+        "bound_chosen_on_the_other_half": held_out(judged, rounds=rounds),
     }  # fmt: skip
+
+
+def held_out(judged: Sequence[JudgedAttempts], *, rounds: int) -> dict[str, Any]:
+    """Each half's questions with the fewest rounds that cost the other half nothing."""
+    oracle = Policy(rule=ORACLE, max_rounds=rounds)
+    scores, bounds, drawn = [], [], 0
+    for start in (0, 1):
+        half, other = judged[start::2], judged[1 - start :: 2]
+        most = sum(score(item, policy=oracle).correct is True for item in other)
+        bound = next(
+            bound
+            for bound in range(1, rounds + 1)
+            if bound_row(other, bound)["accuracy"] * len(other) >= most - 1e-6
+        )
+        bounds.append(bound)
+        of_half = [score(item, policy=Policy(rule="paper", max_rounds=bound)) for item in half]
+        drawn += sum(one.num_generations for one in of_half)
+        scores += of_half
+    found = row(scores, generations=drawn / len(scores))
+    ratio = round(3 * rounds / found["generations_a_question"], 2)
+    return {"max_rounds_by_half": bounds, **found, "generations_ratio": ratio}
 
 
 def bound_row(judged: Sequence[JudgedAttempts], bound: int) -> dict[str, Any]:
