@@ -24,7 +24,7 @@ from lorid.config import RunConfig
 from lorid.distributed.cluster import connected
 from lorid.distributed.teaching import RemoteDesk, policy_of, start_desk
 from lorid.teacher.base import Reply, TeacherRequest, Usage
-from lorid.teacher.ledger import Ledger, Stored, folder_of, merge_shards
+from lorid.teacher.ledger import Ledger, Stored, folder_of, merge_ledger
 from lorid.teacher.window import Window
 
 NUM_PROCESSES = 4
@@ -152,7 +152,7 @@ def many_shards(store: str, *, num: int) -> dict[str, Any]:
             key = f"ledgers/many/20260101T000000-0-{number:06d}.jsonl"
             opened.write(key, content.replace(b'"key":"', b'"key":"' + tag))
     with Timed() as merged:
-        merge_shards(opened, "many")
+        merge_ledger(opened, "many")
     assert len(shard_keys(opened, folder_of("many"))) == 1
     with Timed() as read:
         assert len(Ledger.opened(opened, name="many").lines) == 64 * num

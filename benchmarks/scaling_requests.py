@@ -26,7 +26,7 @@ from lorid.artifacts.aliases import current_entry, promote
 from lorid.artifacts.records import fetch, list_records, publish
 from lorid.artifacts.store import open_store
 from lorid.distributed.pipeline import run_pipeline
-from lorid.teacher.ledger import merge_shards
+from lorid.teacher.ledger import merge_ledger
 
 KINDS = {"PutObject": "put", "UploadPart": "put", "CreateMultipartUpload": "put",
          "CompleteMultipartUpload": "put", "GetObject": "get", "HeadObject": "get",
@@ -98,7 +98,7 @@ def count_stages(folder: Path, *, store: str, num: int) -> dict[str, Any]:
         found[f"teacher that answers in {name}"] = {"wall_s": asked["all"]["wall_s"], **taken()}
         again = asyncio.run(ask_here(opened, num=num, in_flight=64, teacher=teacher))
         found[f"the same again, {name}"] = {"wall_s": again["all"]["wall_s"], **taken()}
-        merge_shards(opened, "here")
+        merge_ledger(opened, "here")
         found[f"its shards merged, {name}"] = taken()
     group_and_join(folder, num=num)
     made = publish(open_store(store), folder / "out", kind="knowledge", name="k", inputs={})

@@ -6,71 +6,62 @@
 
 Rows are lines of the attempts-file format, one a question, in shards (`lorid.artifacts.shards`).
 What a question is answered depends on its text and not on its id, so a row is found by its
-question. Of two rows the one with more rounds counts. Memory holds an index only: the rows lie in a
-temporary file. Each writer has shards of its own, all of them under the run's lease.
+question. Of two rows the one with more rounds counts. Rows lie in a temporary file
+(`lorid.spool`), not in memory. Each writer has shards of its own, all of them under the run's
+lease.
 """
 
 import hashlib
 import json
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 
-from lorid.artifacts.shards import Shard, open_shard, shard_keys
-from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines
+from lorid.artifacts.store import ArtifactStore, Sweepable
 from lorid.errors import ArtifactError, DataError
 from lorid.jsonl import json_line, parse_json
 from lorid.method.attempts import LISTS
+from lorid.spool import Spool
 
 FLUSH_S = 2.0
 FLUSH_ROWS = 64
-MERGE_ABOVE = 200
 
 
 class AttemptsLog:
     """The rows of a folder of shards, and a shard for new ones."""
 
-    def __init__(self, rows: BinaryIO, shard: Shard) -> None:
-        self.rows, self.shard = rows, shard
-        self.places: dict[bytes, tuple[int, int, int]] = {}
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.lines = Spool[bytes](dump=bytes, load=bytes)
         self.num_torn = 0
         self.waiting: list[bytes] = []
         self.lock = threading.Lock()
         self.timer: threading.Timer | None = None
 
     @classmethod
-    def opened(cls, store: ArtifactStore, folder: str) -> Self:
-        """The log of that folder with all that is in its shards.
-
-        More than `MERGE_ABOVE` of them become one, which is whole before the first of them goes.
+    def opened(cls, store: Sweepable, folder: str) -> Self:
+        """The log of that folder with all that is in its shards; many of them become one.
 
         Raises:
             ArtifactError: the store cannot be read.
         """
-        shards = shard_keys(store, folder)
         log = cls.for_writing(store, folder)
-        for key in shards:
-            for line in _lines_of(store, key):
-                log._take_in(line)
-        if len(shards) > MERGE_ABOVE:
-            with tempfile.TemporaryDirectory(prefix="lorid-log-") as temporary:
-                whole = Path(temporary) / "merged.jsonl"
-                with whole.open("wb") as file:
-                    file.writelines(log._read(place) for place in log.places.values())
-                store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", whole)
-            for key in shards:
-                store.remove(key)
+        for line in read_lines(store, folder):
+            log._take_in(line)
+
+        def lines() -> Iterator[bytes]:
+            return (line for _, line in log.lines.in_order())
+
+        merge_shards(store, folder, lines=lines)
         return log
 
     @classmethod
     def for_writing(cls, store: ArtifactStore, folder: str) -> Self:
         """The log without what is in it: for one more writer, who only adds."""
-        rows = tempfile.TemporaryFile(prefix="lorid-log-")  # noqa: SIM115 - closed with the log
-        return cls(rows, open_shard(store, folder))
+        return cls(open_shard(store, folder))
 
     def __enter__(self) -> Self:
         return self
@@ -81,21 +72,18 @@ class AttemptsLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self.flush()
-        finally:
-            self.rows.close()
+        self.flush()
 
     def __contains__(self, question: str) -> bool:
-        return _key(question) in self.places
+        return _key(question) in self.lines
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.lines)
 
     def find(self, question: str) -> dict[str, Any] | None:
         """The row of a question, when it was answered."""
-        place = self.places.get(_key(question))
-        return None if place is None else cast("dict[str, Any]", json.loads(self._read(place)))
+        line = self.lines.get(_key(question))
+        return None if line is None else cast("dict[str, Any]", json.loads(line))
 
     def add(self, row: Mapping[str, Any], *, is_logged: bool = False) -> None:
         """Log a row; one that another writer has logged already is only taken in.
@@ -103,12 +91,12 @@ class AttemptsLog:
         Raises:
             ArtifactError: the store cannot be written.
         """
-        line = json_line(dict(row)).encode()
+        line = json_line(dict(row)).encode().rstrip(b"\n")
         self._take_in(line)
         if is_logged:
             return
         with self.lock:
-            self.waiting.append(line)
+            self.waiting.append(line + b"\n")
             if len(self.waiting) >= FLUSH_ROWS or not self.shard.delay_s:
                 self._flush()
             elif self.timer is None:
@@ -149,14 +137,9 @@ class AttemptsLog:
         except (DataError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             self.num_torn += 1
             return
-        known = self.places.get(key)
-        if known is None or num_rounds > known[2]:
-            self.places[key] = (self.rows.seek(0, 2), len(line), num_rounds)
-            self.rows.write(line)
-
-    def _read(self, place: tuple[int, int, int]) -> bytes:
-        self.rows.seek(place[0])
-        return self.rows.read(place[1])
+        known = self.lines.get(key)
+        if known is None or num_rounds > num_rounds_of(json.loads(known)):
+            self.lines[key] = line
 
 
 def num_rounds_of(row: Mapping[str, Any]) -> int:
@@ -164,16 +147,5 @@ def num_rounds_of(row: Mapping[str, Any]) -> int:
     return max(len(row.get(name, ())) for name in LISTS)
 
 
-def _lines_of(store: ArtifactStore, key: str) -> Iterator[bytes]:
-    """A shard's lines, their line feeds included; a torn last one has none."""
-    with tempfile.TemporaryDirectory(prefix="lorid-log-") as temporary:
-        file = Path(temporary) / "shard.jsonl"
-        store.read(key, into=file)
-        with file.open("rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n") and line.strip():
-                    yield line
-
-
-def _key(question: str) -> bytes:
-    return hashlib.sha256(question.encode()).digest()[:16]
+def _key(question: str) -> str:
+    return hashlib.sha256(question.encode()).hexdigest()[:32]

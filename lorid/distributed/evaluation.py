@@ -19,7 +19,7 @@ from typing import Any
 
 from lorid.artifacts.attempts_log import AttemptsLog
 from lorid.artifacts.records import Record, fingerprint, load_record
-from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.store import ArtifactStore, Sweepable
 from lorid.artifacts.triples import read_manifest
 from lorid.config import EndpointConfig
 from lorid.distributed.cluster import connected
@@ -75,7 +75,7 @@ def log_folder(config: EndpointConfig, *, store: ArtifactStore, triple: Record) 
 def evaluate(
     subject: Evaluated,
     *,
-    store: ArtifactStore,
+    store: Sweepable,
     folder: Path,
     announce: Announce,
     opened: Callable[[], AbstractContextManager[Asker]] | None = None,

@@ -33,7 +33,7 @@ from lorid.teacher.asking import Manner, ask_problem
 from lorid.teacher.base import Teacher
 from lorid.teacher.desk import Answer, Desk, DeskPolicy, DeskStats, Stop, Wanted
 from lorid.teacher.failures import Failure
-from lorid.teacher.ledger import Ledger, Stored, merge_shards
+from lorid.teacher.ledger import Ledger, Stored, merge_ledger
 from lorid.teacher.limiter import Limiter, Limits
 from lorid.teacher.window import Window
 
@@ -170,7 +170,7 @@ def start_desk(config: RunConfig) -> Any:
     Raises:
         ArtifactError: the ledger cannot be read.
     """
-    merge_shards(open_store(config.store), config.name)
+    merge_ledger(open_store(config.store), config.name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(DeskActor)
     desk = actor.options(

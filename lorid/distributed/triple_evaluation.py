@@ -16,7 +16,7 @@ from typing import Any
 from lorid.artifacts.leases import held
 from lorid.artifacts.records import Record, fetch, load_record
 from lorid.artifacts.stages import run_stage
-from lorid.artifacts.store import ArtifactStore
+from lorid.artifacts.store import ArtifactStore, Sweepable
 from lorid.artifacts.triples import TripleManifest, read_manifest, resolve_triple
 from lorid.config import EndpointConfig, change_endpoint, change_section
 from lorid.distributed.evaluation import Evaluated, evaluate
@@ -30,7 +30,7 @@ from lorid.serving import EvaluationConfig
 
 
 def evaluate_triple(
-    store: ArtifactStore,
+    store: Sweepable,
     reference: str,
     *,
     overrides: Sequence[str],

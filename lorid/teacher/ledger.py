@@ -7,36 +7,28 @@
 Shards lie under `ledgers/{name}/` in the artifact store and are only ever added to. In a local
 folder each writer appends to a file of its own, with one fsync for all that wait; in S3, where
 nothing can be appended to, what gathered in 0.2 s (or `UPLOAD_RESPONSES` of them) becomes a
-new key, and `merge_shards` makes many keys one before a run. A line that a crash has torn is passed
+new key, and `merge_ledger` makes many keys one before a run. A line that a crash has torn is passed
 over, and takes no other with it. One process writes (the desk's actor), under the run's lease.
 """
 
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
-from lorid.artifacts.at_once import all_at_once, each_at_once
-from lorid.artifacts.local import LocalStore
 from lorid.artifacts.retries import wait_s
-from lorid.artifacts.shards import Shard, open_shard, shard_keys
-from lorid.artifacts.store import Entry, Sweepable
+from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines
+from lorid.artifacts.store import Sweepable
 from lorid.errors import ArtifactError
 from lorid.spool import Spool
 from lorid.teacher.base import Reply
 
 UPLOAD_RESPONSES = 64
 RETRY_S = 1.0
-MERGE_ABOVE = 200
-NUM_READ_AT_ONCE = 16
-SMALL_SHARD_BYTES = 4 * 1024**2
-"""Larger ones, which were merged, come into a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,50 +80,13 @@ def folder_of(name: str) -> str:
     return f"ledgers/{name}/"
 
 
-def read_shards(store: Sweepable, name: str) -> Iterator[bytes]:
-    """Every line, the older shards' first; torn ones too. A few shards are held at once."""
-    if isinstance(store, LocalStore):
-        for key in shard_keys(store, folder_of(name)):
-            yield from store.read_lines(key)
-        return
-    found = store.entries(folder_of(name))
-    shards = sorted((one for one in found if one.key.endswith(".jsonl")), key=lambda one: one.key)
-    with tempfile.TemporaryDirectory(prefix="lorid-ledger-") as folder:
+def merge_ledger(store: Sweepable, name: str) -> None:
+    """Make many shards of a run's ledger one; to be called while nobody writes."""
 
-        def fetch(shard: Entry) -> bytes | Path:
-            if shard.size <= SMALL_SHARD_BYTES:
-                return store.read(shard.key)
-            into = Path(folder, shard.key.rpartition("/")[2])
-            store.read(shard.key, into=into)
-            return into
+    def lines() -> Iterator[bytes]:
+        return (line for _, line in Ledger.opened(store, name=name).lines.in_order())
 
-        for content in each_at_once(fetch, shards, num_at_once=NUM_READ_AT_ONCE):
-            yield from _lines_of(content)
-
-
-def _lines_of(content: bytes | Path) -> Iterator[bytes]:
-    if isinstance(content, bytes):
-        yield from (line for line in content.split(b"\n") if line)
-        return
-    with content.open("rb") as file:
-        yield from (line.rstrip(b"\n") for line in file if line != b"\n")
-    content.unlink()
-
-
-def merge_shards(store: Sweepable, name: str) -> None:
-    """Make more than `MERGE_ABOVE` shards one; to be called while nobody writes.
-
-    The new one is whole before the first of the old ones goes.
-    """
-    shards = shard_keys(store, folder_of(name))
-    if len(shards) <= MERGE_ABOVE:
-        return
-    ledger = Ledger.opened(store, name=name)
-    with tempfile.NamedTemporaryFile(prefix="lorid-ledger-", suffix=".jsonl") as file:
-        file.writelines(line + b"\n" for _, line in ledger.lines.in_order())
-        file.flush()
-        store.write(f"{shards[-1].removesuffix('.jsonl')}-merged.jsonl", Path(file.name))
-    all_at_once(store.remove, shards, num_at_once=NUM_READ_AT_ONCE)
+    merge_shards(store, folder_of(name), lines=lines)
 
 
 def _spooled() -> Spool[bytes]:
@@ -159,7 +114,7 @@ class Ledger:
             ArtifactError: the store cannot be read.
         """
         ledger = cls(shard=open_shard(store, folder_of(name)))
-        for line in read_shards(store, name):
+        for line in read_lines(store, folder_of(name)):
             try:
                 ledger._know(Stored.from_line(line), line)
             except ValueError:

@@ -11,7 +11,7 @@ from lorid.artifacts.local import LocalStore
 from lorid.artifacts.shards import UploadedKeys
 from lorid.errors import ArtifactError
 from lorid.teacher.base import Reply, TeacherRequest, Usage
-from lorid.teacher.ledger import Ledger, Stored, folder_of, merge_shards
+from lorid.teacher.ledger import Ledger, Stored, folder_of, merge_ledger
 
 
 def stored(number, *, text="{}", cost=0.5):
@@ -145,11 +145,11 @@ def test_a_key_holds_everything_that_the_answer_depends_on():
 
 
 async def test_many_shards_are_made_one_without_a_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr("lorid.teacher.ledger.MERGE_ABOVE", 3)
+    monkeypatch.setattr("lorid.artifacts.shards.MERGE_ABOVE", 3)
     store = LocalStore(tmp_path)
     for number in range(5):
         await Ledger.opened(store, name="run").add([stored(number)])
-    merge_shards(store, "run")
+    merge_ledger(store, "run")
     merged = Ledger.opened(store, name="run")
     assert len(store.list(folder_of("run"))) == 1
     assert keys(merged) == {f"k{number}" for number in range(5)}
@@ -173,8 +173,8 @@ class Elsewhere:
 async def test_shards_of_a_store_that_is_no_folder_are_read_and_merged(
     tmp_path, monkeypatch, small
 ):
-    monkeypatch.setattr("lorid.teacher.ledger.SMALL_SHARD_BYTES", small)
-    monkeypatch.setattr("lorid.teacher.ledger.MERGE_ABOVE", 40)
+    monkeypatch.setattr("lorid.artifacts.shards.SMALL_SHARD_BYTES", small)
+    monkeypatch.setattr("lorid.artifacts.shards.MERGE_ABOVE", 40)
     store = Elsewhere(LocalStore(tmp_path))
     for number in range(50):
         ledger = Ledger(shard=UploadedKeys(store, f"{folder_of('run')}{number:03d}.jsonl"))
@@ -185,4 +185,4 @@ async def test_shards_of_a_store_that_is_no_folder_are_read_and_merged(
         assert keys(opened) == {f"k{n}" for number in range(50) for n in (number, number + 100)}
         assert opened.find("k107") == stored(107, text="a\nb")
         assert len(store.list(folder_of("run"))) == num_shards
-        merge_shards(store, "run")
+        merge_ledger(store, "run")

@@ -208,7 +208,7 @@ def test_where_nothing_can_be_appended_rows_gather_in_new_shards(stage, monkeypa
         attempts_log, "open_shard", lambda store, folder: UploadedKeys(store, f"{folder}x.jsonl")
     )
     monkeypatch.setattr(attempts_log, "FLUSH_ROWS", 4)
-    monkeypatch.setattr(attempts_log, "MERGE_ABOVE", 3)
+    monkeypatch.setattr(shards, "MERGE_ABOVE", 3)
     one = stage("store")
     record = one.run()
     assert len(one.logged()) == NUM_PROBLEMS

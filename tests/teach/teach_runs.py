@@ -22,9 +22,10 @@ from model_answers import rules_for
 
 from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import Record, fetch, list_records
+from lorid.artifacts.shards import read_lines
 from lorid.artifacts.store import open_store
 from lorid.jsonl import read_jsonl
-from lorid.teacher.ledger import Stored, read_shards
+from lorid.teacher.ledger import Stored, folder_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "LORID_TEST_MARK"
@@ -170,7 +171,7 @@ class Job:
 def ledger_of(store: str, *, name: str = "teach") -> list[Stored]:
     """Every response that is durable, in order; torn lines are passed over."""
     responses = []
-    for line in read_shards(open_store(store), name):
+    for line in read_lines(open_store(store), folder_of(name)):
         try:
             responses.append(Stored.from_line(line))
         except ValueError:
