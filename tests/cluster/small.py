@@ -106,12 +106,20 @@ def num_processes(title: str) -> int:
     return found
 
 
-def process_of(part: str) -> psutil.Process:
-    """The process of one of Serve's actors, of the Ray that this process has started."""
+def processes_of(part: str) -> list[psutil.Process]:
+    """The processes of Serve's actors of that name, of the Ray that this process has started."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if part in " ".join(process.cmdline()[:1]):
-                return process
+                found.append(process)
+    return found
+
+
+def process_of(part: str) -> psutil.Process:
+    """One of them."""
+    for process in processes_of(part):
+        return process
     raise LookupError(f"no process of {part}")
 
 

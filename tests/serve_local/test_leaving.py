@@ -1,5 +1,6 @@
 """Clients that go away, by real HTTP: their work ends, and the audit log says that they left."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -63,7 +64,6 @@ class Slow(ScriptedEngine):
 
 def endless() -> Slow:
     """An engine whose intuitive attempts end, and nothing else."""
-    import asyncio
 
     async def write(_):
         await asyncio.Event().wait()
