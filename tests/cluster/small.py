@@ -123,6 +123,23 @@ def process_of(part: str) -> psutil.Process:
     raise LookupError(f"no process of {part}")
 
 
+# Some of the demo's sequences for the deep reasoner are longer, none of the others'.
+CUT_OFF = 185
+
+
+def said_of_too_long(log: str, *, adapter: Record) -> bool:
+    """Whether a job's log tells, as training begins and as it ends, what its record counts."""
+    role = adapter.name.rpartition("-")[2]
+    dropped, cut = (adapter.details[f"num_{one}"] for one in ("dropped_too_long", "truncated"))
+    begins = (
+        f"train: {role}: of the sequences over the cut-off of {CUT_OFF} tokens, {dropped} dropped, "
+        f"{cut} cut in the prompt's middle"
+    )
+    told = f"{dropped} sequences over the cut-off dropped" if dropped else f"{cut} cut"
+    ends = f"{role}: {adapter.address} ({told})"
+    return begins in log and ends in log
+
+
 def small_config_text(*, store: str | Path, name: str = "small") -> str:
     """A config file's text: the demo preset at a size for tests."""
     import yaml
