@@ -32,6 +32,13 @@ def rules(incomplete: str) -> list[str]:
     return _matching(RULES, incomplete)
 
 
+def live_rules(incomplete: str) -> list[str]:
+    """Of these, those that need no label."""
+    from lorid.method.stopping import LIVE_RULES
+
+    return _matching(LIVE_RULES, incomplete)
+
+
 def roles(incomplete: str) -> list[str]:
     """The three roles, as IR, KG and DR."""
     from lorid.method.roles import Role

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorid.cli import completion
 from lorid.cli.app import AsJson, app
 from lorid.errors import DataError
 from lorid.jsonl import healed, json_line, read_jsonl
@@ -19,6 +20,13 @@ Url = Annotated[str, typer.Option(help="the endpoint")]
 MaxRounds = Annotated[
     int | None, typer.Option(min=1, max=100, help="bound on the rounds, else the endpoint's")
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        help="when a question is done (paper, bayes, majority, ...), else the endpoint's",
+        autocompletion=completion.live_rules,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="what is sampled, else the endpoint's")]
 
 
@@ -27,6 +35,7 @@ def solve(
     question: Annotated[str, typer.Argument(help="the question")],
     url: Url = DEFAULT_URL,
     max_rounds: MaxRounds = None,
+    rule: Rule = None,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,10 +49,11 @@ def solve(
 
     with Client(url, os.environ.get("LORID_API_KEY")) as client:
         if as_json:
-            answer = client.solve(question, max_rounds=max_rounds, seed=seed)
+            answer = client.solve(question, max_rounds=max_rounds, rule=rule, seed=seed)
             typer.echo(json.dumps(answer))
             return
-        for name, event in client.solve_stream(question, max_rounds=max_rounds, seed=seed):
+        events = client.solve_stream(question, max_rounds=max_rounds, rule=rule, seed=seed)
+        for name, event in events:
             if name == "round":
                 _show_round(event["round"], event["body"])
             elif name == "answer":
@@ -65,6 +75,7 @@ def grade(
     output: Annotated[Path, typer.Option("-o", "--output", help="JSONL of results")],
     url: Url = DEFAULT_URL,
     max_rounds: MaxRounds = None,
+    rule: Rule = None,
     seed: Seed = None,
     feedback: Annotated[
         bool, typer.Option("--feedback", help="also where a submission departs, and a hint")
@@ -96,7 +107,12 @@ def grade(
         Progress("grade") as progress,
     ):
         rows = grade_all(
-            client, open_items, seed=seed, max_rounds=max_rounds, include_feedback=feedback
+            client,
+            open_items,
+            seed=seed,
+            max_rounds=max_rounds,
+            rule=rule,
+            include_feedback=feedback,
         )
         for row in rows:
             results.write(json_line(row))

@@ -3,8 +3,9 @@
     X-Request-Id -> token -> room (admission) -> body counted while it is read -> route
     answer: X-Request-Id, security headers, one line in the audit log, counted in /metrics
 
-Plain ASGI, so that a stream stays a stream, and a request that is cancelled (Serve does it when the
-client goes away) is cancelled in the route too. Nothing of a body is read before there is room.
+Plain ASGI, so that a stream stays a stream, and a request that is cancelled is cancelled in the
+route too. Nothing of a body is read before there is room. A client that goes away ends its request:
+Serve's proxy cancels it, other servers only tell who listens, as is done here.
 """
 
 import asyncio
@@ -124,8 +125,7 @@ class Edge:
             try:
                 await self._answer(scope, receive, sending, facts)
             except asyncio.CancelledError:
-                facts.status = facts.status or CLIENT_LEFT
-                facts.notes["left"] = True
+                _note_left(facts)
                 raise
             finally:
                 self._note(facts)
@@ -189,13 +189,16 @@ class Edge:
             await refuse(413, "too_large", self._too_large())
             return
         timeout = asyncio.timeout_at(facts.deadline + GRACE_S)
+        receiving = _Receiving(self._counted(receive, facts), send, work=timeout)
         try:
-            with self.admission.admit(kind) if kind else nullcontext():
+            with self.admission.admit(kind) if kind else nullcontext(), receiving:
                 async with timeout:
-                    await self.app(scope, self._counted(receive, facts), send)
+                    await self.app(scope, receiving, send)
         except Refused as refusal:
             await refuse(refusal.status, refusal.kind, str(refusal), wait_s=refusal.retry_after_s)
         except TimeoutError:
+            if receiving.has_left:
+                return
             if not timeout.expired() or send.has_begun:
                 raise
             await refuse(503, "deadline_exceeded", "the request did not arrive in time", 1)
@@ -203,6 +206,9 @@ class Edge:
             # Starlette raises again what a handler has answered (and logged) already.
             if not send.has_begun:
                 raise
+        finally:
+            if receiving.has_left:
+                _note_left(facts)
 
     def _counted(self, receive: Receive, facts: Facts) -> Receive:
         async def counted() -> Message:
@@ -240,11 +246,57 @@ class Edge:
         audit.info(json.dumps(line))
 
 
+def _note_left(facts: Facts) -> None:
+    facts.status = facts.status or CLIENT_LEFT
+    facts.notes["left"] = True
+
+
+class _Receiving:
+    """`receive`, until the client goes away: that ends `work`, and the route never hears of it.
+
+    After the body there is nothing more to come but that, so from then on it is waited for.
+    """
+
+    def __init__(self, receive: Receive, send: "_Sending", *, work: asyncio.Timeout) -> None:
+        self.receive, self.send, self.work = receive, send, work
+        self.has_left = False
+        self.watch: asyncio.Task[None] | None = None
+
+    async def __call__(self) -> Message:
+        if self.watch is None:
+            message = await self.receive()
+            if message["type"] != "http.disconnect":
+                if not message.get("more_body", False):
+                    self.watch = asyncio.create_task(self._wait())
+                return message
+            self._leave()
+        return await asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> "_Receiving":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.watch is not None:
+            self.watch.cancel()
+
+    async def _wait(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        # A server says it too of a client that has its whole answer.
+        if not self.send.has_ended and not self.work.expired():
+            self.has_left = True
+            self.work.reschedule(asyncio.get_running_loop().time())
+
+
 class _Sending:
     """`send`, with the headers that every answer has."""
 
     def __init__(self, send: Send, facts: Facts) -> None:
-        self.send, self.facts, self.has_begun = send, facts, False
+        self.send, self.facts = send, facts
+        self.has_begun = self.has_ended = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -255,3 +307,5 @@ class _Sending:
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
         await self.send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.has_ended = True

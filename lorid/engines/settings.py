@@ -31,6 +31,9 @@ def set_environment(config: EngineConfig, *, student: ModelConfig) -> None:
             "OMP_NUM_THREADS": threads,
         }
         os.environ["OMP_NUM_THREADS"] = threads
+        if config.tensor_parallel_size > 1:
+            # Left to itself, vLLM asks for a memory node for each worker, and takes all its cores.
+            defaults["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     if Path(student.path).is_dir():
         defaults["HF_HUB_OFFLINE"] = "1"
     for key, value in defaults.items():

@@ -9,6 +9,7 @@ that a text is as good as a fingerprint of its seed):
 """
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -164,6 +165,23 @@ def test_a_client_that_leaves_frees_the_engine(url):
         while num_inside(url) != (0, 0):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        while not (audited := audit("/v1/grade")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    (line,) = audited
+    assert (line["status"], line["left"]) == (200, True)
+    assert "error" not in line
+
+
+def audit(route: str) -> list[dict]:
+    """The audit log's lines of that route, from the ingress's own log."""
+    files = [one.path for one in process_of("Ingress").open_files()]
+    (log,) = [path for path in files if "Ingress" in path and path.endswith(".log")]
+    found = []
+    for text in Path(log).read_text().splitlines():
+        if '"request_id"' in text and "{" in text:
+            found.append(json.loads(text[text.index("{") :]))
+    return [line for line in found if line["route"] == route]
 
 
 def rationales(answer: dict) -> list:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small import small_config_text
+import yaml
+from small import CUT_OFF, said_of_too_long, small_config_text
 
 from lorid.artifacts.records import list_records
 from lorid.artifacts.store import open_store
@@ -64,12 +65,15 @@ def stop_at(line_start: str, *overrides: str, folder: Path, by: signal.Signals) 
 
 def test_a_run_that_is_interrupted_in_every_stage_keeps_what_is_finished_and_resumes(tmp_path):
     store = tmp_path / "store"
-    (tmp_path / "run.yaml").write_text(small_config_text(store=store, name="stopped"))
+    sections = yaml.safe_load(small_config_text(store=store, name="stopped"))
+    sections["training"]["max_sequence_tokens"] = CUT_OFF
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(sections))
     finished: set[str] = set()
+    said = ""
     for line_start, overrides, by, newly_finished in (
         ("[prepare]", ("data.num_train=200000",), signal.SIGINT, set()),
         ("knowledge: teacher 0/", (), signal.SIGTERM, {"data"}),
-        ("train: ", (), signal.SIGINT, {"knowledge"}),
+        ("train: IR ", (), signal.SIGINT, {"knowledge"}),
         ("evaluate: mutual feedback", (), signal.SIGINT, {"adapter", "triple"}),
     ):
         said = stop_at(line_start, *overrides, folder=tmp_path, by=by)
@@ -80,3 +84,10 @@ def test_a_run_that_is_interrupted_in_every_stage_keeps_what_is_finished_and_res
         finished |= newly_finished
         kinds = {record.kind for record in list_records(open_store(str(store)))}
         assert kinds == finished
+    (deep,) = (
+        record
+        for record in list_records(open_store(str(store)), kind="adapter")
+        if record.name.endswith("deep_reasoner")
+    )
+    assert 0 < deep.details["num_dropped_too_long"] < 48
+    assert said_of_too_long(said, adapter=deep), said

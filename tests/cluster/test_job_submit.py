@@ -21,7 +21,7 @@ import pytest
 import yaml
 from fault_proxy import FaultProxy
 from ray.job_submission import JobStatus, JobSubmissionClient
-from small import free_port, small_config_text
+from small import CUT_OFF, free_port, said_of_too_long, small_config_text
 
 from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, list_records
@@ -204,7 +204,10 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     for folder in ("jobs", "lorid"):
         shutil.copytree(ROOT / folder, working_dir / folder)
     sections = yaml.safe_load(small_config_text(store=store, name="job"))
-    sections["training"] |= {"num_epochs_by_role": EPOCHS, "checkpoint_every_steps": 1000}
+    sections["training"] |= {
+        "num_epochs_by_role": EPOCHS, "checkpoint_every_steps": 1000,
+        "max_sequence_tokens": CUT_OFF, "too_long": "truncate",
+    }  # fmt: skip
     (working_dir / "run.yaml").write_text(yaml.safe_dump(sections))
     client = connect(head)
     python = sys.executable
@@ -232,6 +235,9 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     assert kinds == {"data", "knowledge", "adapter", "triple", "evaluation", "report"}
     for record in records:
         fetch(open_store(store), record, into=tmp_path / record.address)
+    (deep,) = (record for record in records if record.name == f"job-{Role.DEEP_REASONER}")
+    assert 0 < deep.details["num_truncated"] <= 48
+    assert said_of_too_long(stopped + log, adapter=deep), stopped + log
     resumed_at = steps_of(first, log)
     assert resumed_at is not None
     assert resumed_at >= saved

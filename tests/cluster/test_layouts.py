@@ -11,13 +11,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pacing
+import psutil
 import pytest
 from ray import cloudpickle, serve
 from ray.serve.config import HTTPOptions
-from small import free_port, random_triple
+from small import free_port, processes_of, random_triple
 
 from lorid.api import SolveRequest
 from lorid.artifacts.store import open_store
@@ -57,8 +59,10 @@ def config_of(**serving: object) -> EndpointConfig:
     return change_endpoint(demo(), lines, source="test")
 
 
-def running(config: EndpointConfig, *, text_s: float = 0.02) -> Any:
-    app = student_app(config, source=pacing.OneTriple(), factory=pacing.Telling(text_s))
+def running(
+    config: EndpointConfig, *, text_s: float = 0.02, engine: type[pacing.Paced] = pacing.Telling
+) -> Any:
+    app = student_app(config, source=pacing.OneTriple(), factory=engine(text_s))
     return serve.run(app, name="lorid", route_prefix=None)
 
 
@@ -94,6 +98,41 @@ def test_the_rounds_of_a_question_stay_on_one_replica_and_questions_spread(layou
         assert len(processes) == 2 * len(Role)
         # The same question again finds the prefix that it left.
         assert asyncio.run(writers_of(handle, QUESTIONS)) == first
+
+
+@pytest.mark.skipif(not IS_FULL, reason="two layouts with one driver and with two: LORID_LAYOUTS=1")
+@pytest.mark.parametrize("layout", ["split", "merged"])
+def test_two_drivers_share_the_questions_and_answer_as_one_does(layout):
+    texts = {}
+    for num_drivers in (1, 2):
+        config = config_of(layout=layout, num_drivers=num_drivers)
+        # Their texts tell the question, the role's seed and so the round.
+        handle = running(config, engine=pacing.Paced)
+        texts[num_drivers] = asyncio.run(
+            texts_of(handle, QUESTIONS, rule="majority", max_rounds=ROUNDS)
+        )
+        shares = shares_of(processes_of("StudentEngine"))
+        print(f"{layout}: {shares} of {NUM_QUESTIONS} questions")
+        assert len(shares) == num_drivers
+        assert min(shares) > 0
+        serve.delete("lorid")
+    assert len(set(texts[1])) == NUM_QUESTIONS * ROUNDS * len(Role)
+    assert texts[2] == texts[1]
+
+
+def shares_of(replicas: list[psutil.Process]) -> list[int]:
+    """How many of the questions each has answered, by its own log, which has all of them soon."""
+    logs = [
+        one.path for each in replicas for one in each.open_files() if "StudentEngine" in one.path
+    ]
+    deadline = time.monotonic() + 30
+    while True:
+        shares = [Path(log).read_text().count("CALL solve OK") for log in logs]
+        if sum(shares) >= NUM_QUESTIONS:
+            assert sum(shares) == NUM_QUESTIONS
+            return shares
+        assert time.monotonic() < deadline, shares
+        time.sleep(0.05)
 
 
 def num_replicas() -> int:
@@ -172,8 +211,8 @@ def test_split_and_merged_vllm_engines_write_what_the_shared_one_writes(tmp_path
     assert texts["merged"] == texts["shared"]
 
 
-async def texts_of(handle: Any, questions: list[str]) -> list[str]:
+async def texts_of(handle: Any, questions: list[str], **asked: Any) -> list[str]:
     answers = await asyncio.gather(
-        *(handle.solve.remote(SolveRequest(question=one, seed=5)) for one in questions)
+        *(handle.solve.remote(SolveRequest(question=one, seed=5, **asked)) for one in questions)
     )
     return [sampled.text for answer in answers for _, sampled in answer.answer.used]

@@ -6,28 +6,23 @@ LORID_TEACHER_POOL=1.
 
 import json
 import os
-import shutil
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
+from small import num_processes
+from widened import write_widened
 
 from lorid.artifacts.records import Record
 from lorid.config import RunConfig, load_config
 from lorid.distributed.cluster import connected
 from lorid.distributed.pipeline import run_pipeline
-from lorid.presets import DEMO_MODELS
 
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.timeout(400),
     pytest.mark.skipif("LORID_TEACHER_POOL" not in os.environ, reason="LORID_TEACHER_POOL=1"),
 ]
-WIDTH, NARROW_WIDTH = 256, 192
 
 
 def run_config(folder: Path, *, num: int, **teacher) -> RunConfig:
@@ -61,36 +56,6 @@ def taught(config: RunConfig, *, title: str) -> tuple[Record, int]:
     return records["knowledge"], max(seen)
 
 
-def num_processes(title: str) -> int:
-    """Processes of this test whose title holds that."""
-    found = 0
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            found += title in " ".join(process.cmdline())
-    return found
-
-
-def write_widened(folder: Path) -> None:
-    """The demo's teacher with a fourth head and 64 more channels, all zeros: the same function.
-
-    Three heads cannot be shared by two workers. A norm's mean is over more channels then, so its
-    weights and epsilon shrink by the ratio.
-    """
-    shutil.copytree(DEMO_MODELS / "teacher", folder)
-    ratio = NARROW_WIDTH / WIDTH
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_size": WIDTH, "num_attention_heads": 4, "num_key_value_heads": 4}
-    config |= {"rms_norm_eps": config["rms_norm_eps"] * ratio, "dtype": "float32"}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(folder / "model.safetensors")
-    for name, narrow in weights.items():
-        shape = [WIDTH if size == NARROW_WIDTH else size for size in narrow.shape]
-        wide = torch.zeros(shape)
-        wide[tuple(slice(size) for size in narrow.shape)] = narrow.float()
-        weights[name] = wide * ratio**0.5 if "norm" in name else wide
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 def texts_of(store: Path) -> dict[str, str]:
     """The ledger's texts by the request's key."""
     lines = [
@@ -114,16 +79,13 @@ def test_the_pool_grows(tmp_path):
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a worker needs a core of its own")
-def test_a_teacher_shared_by_two_workers_writes_the_same(tmp_path, monkeypatch):
-    write_widened(tmp_path / "teacher")
-    model, kept = tmp_path / "teacher", []
+def test_a_teacher_shared_by_two_workers_writes_the_same(tmp_path):
+    model, kept = write_widened(tmp_path / "teacher", model="teacher"), []
     for size in (1, 2):
         config = run_config(
             tmp_path / f"store{size}", num=64, model__path=model, sampling__temperature=0,
             engine__tensor_parallel_size=size,
         )  # fmt: skip
-        # vLLM's CPU backend gives each worker a memory node unless it is told the cores.
-        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1" if size == 2 else "0")
         record, num_workers = taught(config, title="VLLM::Worker")
         assert num_workers == (2 if size == 2 else 0)
         kept.append(record.details["num_kept"])

@@ -1,5 +1,7 @@
 """The deployment graph in this process: Serve's local mode around the scripted engine."""
 
+import json
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from threading import Thread
@@ -66,3 +68,26 @@ def served(web) -> Iterator[Callable[..., str]]:
     for server, thread in servers:
         server.should_exit = server.force_exit = True
         thread.join()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """The records that lorid's loggers get; Serve's logger hands nothing on to its parents."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("ray.serve.lorid")
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def audited(logged) -> Callable[[], list[dict]]:
+    """What the audit log has written, as objects."""
+
+    def read() -> list[dict]:
+        lines = [one for one in logged if one.name == "ray.serve.lorid.audit"]
+        return [json.loads(one.getMessage()) for one in lines]
+
+    return read

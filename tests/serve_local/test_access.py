@@ -1,7 +1,6 @@
 """Who may ask, how much at a time, and what the log keeps of it."""
 
 import json
-import logging
 
 import pytest
 from fastapi.testclient import TestClient
@@ -28,29 +27,6 @@ def bearer(token: str) -> dict[str, str]:
 @pytest.fixture
 def tokens_file(tmp_path):
     return tmp_path / "tokens"
-
-
-@pytest.fixture
-def logged():
-    """The records that lorid's loggers get; Serve's logger hands nothing on to its parents."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logger = logging.getLogger("ray.serve.lorid")
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
-
-
-@pytest.fixture
-def audited(logged):
-    """What the audit log has written, as objects."""
-
-    def read() -> list[dict]:
-        lines = [one for one in logged if one.name == "ray.serve.lorid.audit"]
-        return [json.loads(one.getMessage()) for one in lines]
-
-    return read
 
 
 def write(path, *names) -> list[str]:

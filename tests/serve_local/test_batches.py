@@ -226,6 +226,31 @@ def test_a_question_is_shown_round_by_round(served):
     assert told["answer"] == "7"
 
 
+def test_a_rule_that_is_named_decides_and_one_that_is_not_there_is_one_line(served, tmp_path):
+    """By the endpoint's own rule this one agrees in the first round."""
+    url = served(engine())
+
+    def lorid(*arguments) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [*map(str, arguments), "--url", url])
+        if isinstance(result.exception, Exception):
+            raise result.exception
+        return result.exit_code, result.output
+
+    majority = ["--rule", "majority", "--max-rounds", 3]
+    _, shown = lorid("solve", QUESTION, *majority)
+    assert shown.strip().endswith("7  (agreed, 3 rounds)")
+    assert json.loads(lorid("solve", QUESTION, *majority, "--json")[1])["num_rounds"] == 3
+    assert json.loads(lorid("solve", QUESTION, "--json")[1])["num_rounds"] == 1
+    items = write_items(tmp_path / "items.jsonl", items_of(2))
+    lorid("grade", items, "-o", tmp_path / "out.jsonl", *majority)
+    assert [row["num_rounds"] for row in rows_of(tmp_path / "out.jsonl")] == [3, 3]
+    for arguments in (["solve", QUESTION], ["grade", items, "-o", tmp_path / "none.jsonl"]):
+        with pytest.raises(ServeError, match=r"unknown rule 'best'; choose paper") as raised:
+            lorid(*arguments, "--rule", "best")
+        assert raised.value.exit_code == 2
+    assert not rows_of(tmp_path / "none.jsonl")
+
+
 def test_an_engine_that_fails_once_costs_one_more_try_and_nothing_else(served):
     turns = itertools.count()
 

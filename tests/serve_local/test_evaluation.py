@@ -21,14 +21,18 @@ from triple_files import publish_triple, write_base
 from lorid.artifacts.records import fetch, load_record
 from lorid.artifacts.shards import UploadedKeys
 from lorid.artifacts.store import open_store
+from lorid.distributed import inputs, triple_evaluation
 from lorid.engines.scripted import ScriptedEngine
 from lorid.errors import EngineError, PromptTooLong, ServeError
 from lorid.jsonl import read_jsonl
+from lorid.method import marking
 from lorid.method.attempts import parse_attempts_line
 from lorid.method.equivalence import AnswerChecker
+from lorid.method.grader import GRADER_VERSION
 from lorid.method.replay import replay
 from lorid.method.roles import Role
 from lorid.method.stopping import Policy
+from lorid.presets import demo
 
 NUM_PROBLEMS = int(os.environ.get("LORID_EVALUATION_PROBLEMS", "40"))
 NUM_KILLS = int(os.environ.get("LORID_EVALUATION_KILLS", "1"))
@@ -173,6 +177,54 @@ def test_another_rule_is_judged_without_asking_and_says_what_it_lacks(stage, ask
     asked.counts.clear()
     exact = one.run(rule="bayes")
     assert (asked.counts.total(), exact.details["num_short"]) == (0, 0)
+
+
+def test_another_grader_marks_what_is_logged_without_asking(stage, asked, monkeypatch, tmp_path):
+    """By `lorid evaluate`'s own path, which would start Ray and vLLM for what is missing."""
+    one = stage("store")
+    one.run()
+    asked.counts.clear()
+    questions = tmp_path / "questions.jsonl"
+    rows = [
+        {"question": p.question, "answer": f"#### {p.answer}"} for p in problems_of(NUM_PROBLEMS)
+    ]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def evaluated():
+        return triple_evaluation.evaluate_triple(
+            one.store, one.arguments["triple"], overrides=["feedback.max_rounds=4"],
+            settings=[f"questions={questions}"], announce=print,
+        )  # fmt: skip
+
+    first = evaluated()
+    assert evaluated() == first
+    strict = AnswerChecker.equal
+    monkeypatch.setattr(
+        AnswerChecker, "equal", lambda self, a, b: {a, b} == {"0", "1"} or strict(self, a, b)
+    )
+    for module in (triple_evaluation, marking):
+        monkeypatch.setattr(module, "GRADER_VERSION", GRADER_VERSION + 1)
+    second = evaluated()
+    assert asked.counts.total() == 0
+    for record, version in ((first, GRADER_VERSION), (second, GRADER_VERSION + 1)):
+        assert record.details["grader_version"] == version
+        assert record.details["num_reused"] == len(rows)
+    attempts = [parse_attempts_line(row) for row in one.files(first)["attempts"]]
+    assert one.files(second)["attempts"] == one.files(first)["attempts"]
+    with AnswerChecker() as checker:
+        scores = replay(attempts, policy=Policy(max_rounds=4), checker=checker)
+    num_correct = sum(score.correct is True for score in scores)
+    assert second.details["num_correct"] == num_correct > first.details["num_correct"]
+
+
+def test_another_grader_binds_and_evaluates_anew_and_trains_nothing(monkeypatch):
+    config = demo()
+    before = [inputs.adapter_inputs(config, role) for role in Role]
+    bound, evaluated = inputs.triple_inputs(config), inputs.evaluation_inputs(config)
+    monkeypatch.setattr(inputs, "GRADER_VERSION", GRADER_VERSION + 1)
+    assert [inputs.adapter_inputs(config, role) for role in Role] == before
+    assert inputs.triple_inputs(config) == bound | {"grader": GRADER_VERSION + 1}
+    assert inputs.evaluation_inputs(config) == evaluated | {"grader": GRADER_VERSION + 1}
 
 
 def test_what_failed_is_asked_again_and_what_cannot_be_answered_is_recorded(
