@@ -25,7 +25,7 @@ from lorid.distributed.cluster import connected
 from lorid.distributed.deployments import app_of_run
 from lorid.engines import vllm
 from lorid.engines.base import GenerationRequest
-from lorid.engines.cpu_lora import DenseLora
+from lorid.engines.cpu_lora import GroupedLora
 from lorid.engines.vllm import VllmEngine
 from lorid.method.roles import Role
 from lorid.presets import demo
@@ -109,7 +109,7 @@ async def test_each_worker_has_our_operators_and_its_own_share_of_an_adapter(tmp
             }
             await engine.load(name, adapters=adapters, sampling=engine.sampling)
             assert len(set((await engine.probe(name)).values())) == 1 + len(Role)
-        assert await engine.engine.collective_rpc("lora_operators") == 2 * [DenseLora.__name__]
+        assert await engine.engine.collective_rpc("lora_operators") == 2 * [GroupedLora.__name__]
         rank, width, wide = 8, 256, 640
         for shapes in await engine.engine.collective_rpc("lora_shapes"):
             # By columns: every A whole, and of B the half that belongs to this worker's heads.
