@@ -10,7 +10,8 @@
 
 The engine is scripted and its texts take as long as the question says, so whatever is above `bare`
 is ours; or it is vLLM with the demo's triple, once in the endpoint and once in this process. Both
-are asked the same questions in turn, with the same seeds, and their answers are compared.
+have the same settings, `engine.max_num_seqs` too, and are asked the same questions in turn, with
+the same seeds; their answers are compared.
 """
 
 import asyncio
@@ -22,17 +23,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import serve_paced
 from serve_inside import AsgiEndpoint
-from serve_paced import TRIPLE, OneTriple, Paced, PacedEngine, paced
+from serve_paced import TRIPLE, OneTriple, Paced, paced
 from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
 
 from lorid.api import SolveRequest
 from lorid.client import Client
+from lorid.config import EndpointConfig
 from lorid.engines.base import Completion, GenerationRequest, StudentTextEngine
 from lorid.method.answers import extract_answer
 from lorid.method.drivers import run_async
@@ -216,15 +219,16 @@ def above(table: dict[str, dict[str, float]]) -> dict[str, Any]:
     } | {name: one for name, one in table.items() if name == "http no-op"}
 
 
-async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -> dict[str, Way]:
+async def scripted_ways(
+    config: EndpointConfig, url: str, handle: Any, session: aiohttp.ClientSession
+) -> dict[str, Way]:
     """All of them, around the scripted engine."""
     from lorid.distributed.student import StudentEngine
 
-    engine = PacedEngine()
-    await engine.load(TRIPLE, adapters={}, sampling=demo().sampling)
-    bare = Bare(engine, triple=TRIPLE, seed=demo().seed)
-    config_json = demo().endpoint().model_dump_json()
-    replica = StudentEngine(config_json, Paced(), OneTriple(), False)
+    engine = Paced()(config)
+    await engine.load(TRIPLE, adapters={}, sampling=config.sampling)
+    bare = Bare(engine, triple=TRIPLE, seed=config.seed)
+    replica = StudentEngine(config.model_dump_json(), Paced(), OneTriple(), False)
     await replica.ready()
     return {
         "bare": bare,
@@ -237,27 +241,55 @@ async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -
     }
 
 
-async def scripted(url: str, handle: Any) -> dict[str, Any]:
-    """The scripted engine: one at a time, 64 at once, and as fast as it goes."""
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How long texts take, how many rounds a question has, how many questions there are at once."""
+
+    text_s: float
+    rounds: int
+    in_flight: int
+    count: int
+    turns: int = 1
+
+    @property
+    def name(self) -> str:
+        """The key of its figures."""
+        return f"{self.in_flight} in flight, {self.rounds} rounds, {self.text_s:g} s a text"
+
+
+ALONE = (
+    Load(text_s=0.02, rounds=1, in_flight=1, count=60, turns=6),
+    Load(text_s=0.02, rounds=3, in_flight=1, count=24, turns=4),
+)
+MANY = (
+    Load(text_s=0.5, rounds=1, in_flight=64, count=192),
+    Load(text_s=0.3, rounds=3, in_flight=64, count=192),
+    Load(text_s=0.1, rounds=3, in_flight=64, count=384, turns=2),
+)
+NO_TIME = Load(text_s=0.0, rounds=1, in_flight=64, count=512, turns=2)
+# 64 questions want 128 texts at once: the preset's batch bounds them, a wide one does not.
+WIDE_BATCH = 192
+
+
+async def scripted(
+    config: EndpointConfig, url: str, handle: Any, *, loads: Sequence[Load]
+) -> dict[str, Any]:
+    """Each load's figures, of all ways."""
     figures: dict[str, Any] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        ways = await scripted_ways(url, handle, session)
-        ends = {name: ways[name] for name in ("bare", "http")}
+        ways = await scripted_ways(config, url, handle, session)
         questions = {name: way for name, way in ways.items() if name != "http no-op"}
-        await in_turn(ends, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
-
-        async def measure(some: dict[str, Way], text_s: float, count: int, **how: int) -> None:
-            name = f"{how['in_flight']} in flight, {how['rounds']} rounds, {text_s:g} s a text"
-            table = await in_turn(some, questions_of(text_s, count), **how)
-            figures[name] = above(table)
-            print(json.dumps({name: figures[name]}), flush=True)
-
-        await measure(ways, 0.02, 60, rounds=1, in_flight=1, turns=6)
-        await measure(ways, 0.02, 24, rounds=3, in_flight=1, turns=4)
-        await measure(ends, 0.5, 192, rounds=1, in_flight=64, turns=1)
-        await measure(ends, 0.3, 192, rounds=3, in_flight=64, turns=1)
-        await measure(ends, 0.1, 384, rounds=3, in_flight=64, turns=2)
-        await measure(questions, 0.0, 512, rounds=1, in_flight=64, turns=2)
+        await in_turn(questions, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
+        for load in loads:
+            table = await in_turn(
+                ways if load.in_flight == 1 else questions,
+                questions_of(load.text_s, load.count),
+                rounds=load.rounds,
+                in_flight=load.in_flight,
+                turns=load.turns,
+            )
+            figures[load.name] = above(table)
+            print(json.dumps({load.name: figures[load.name]}), flush=True)
     return figures
 
 
@@ -312,16 +344,28 @@ def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
 
 
 def overhead_figures() -> dict[str, Any]:
-    """Around the scripted engine."""
+    """Around the scripted engine, with the demo's batch and with one that bounds nobody."""
     load = load_average()
+    config = demo().endpoint()
+    engine = config.engine.model_copy(update={"max_num_seqs": WIDE_BATCH})
+    wide = config.model_copy(update={"engine": engine})
+    return {
+        "load_average": load,
+        **scripted_figures(config, loads=(*ALONE, *MANY, NO_TIME)),
+        f"batch of {WIDE_BATCH}": scripted_figures(wide, loads=MANY),
+    }
+
+
+def scripted_figures(config: EndpointConfig, *, loads: Sequence[Load]) -> dict[str, Any]:
+    """Of one endpoint around the scripted engine."""
 
     def app() -> Any:
         from lorid.distributed.deployments import build_app
 
-        return build_app(demo().endpoint(), source=OneTriple(), factory=Paced())
+        return build_app(config, source=OneTriple(), factory=Paced())
 
     with served(app) as (url, handle):
-        return {"load_average": load, **asyncio.run(scripted(url, handle))}
+        return asyncio.run(scripted(config, url, handle, loads=loads))
 
 
 def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """An engine whose texts take as long as the question says, and never agree: what is left is ours.
 
 "0.02 s, question 7": every text takes 20 ms
+
+Like vLLM it writes `engine.max_num_seqs` texts at once, and the others wait in the order in which
+they came: whoever asks it has the same batch.
 """
 
 import asyncio
@@ -23,14 +26,16 @@ def paced(seconds: float, number: int) -> str:
 class PacedEngine(ScriptedEngine):
     """Each text's answer is its seed: a question takes all the rounds that it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_num_seqs: int) -> None:
         super().__init__(dict.fromkeys((*Role, None), _seed))
+        self.batch = asyncio.Semaphore(max_num_seqs)
 
     async def generate(
         self, request: GenerationRequest, *, on_text: TextSink | None = None
     ) -> Completion:
         """See `TextEngine`; nothing is kept of what was asked."""
-        await asyncio.sleep(float(request.question.partition(" ")[0]))
+        async with self.batch:
+            await asyncio.sleep(float(request.question.partition(" ")[0]))
         self.history.clear()
         return await super().generate(request, on_text=on_text)
 
@@ -42,8 +47,8 @@ def _seed(request: GenerationRequest) -> str:
 class Paced:
     """The factory, for the replica's process."""
 
-    def __call__(self, _: EndpointConfig) -> PacedEngine:
-        return PacedEngine()
+    def __call__(self, config: EndpointConfig) -> PacedEngine:
+        return PacedEngine(max_num_seqs=config.engine.max_num_seqs)
 
 
 class OneTriple:
