@@ -5,7 +5,8 @@
     replica      StudentEngine as an object: slots, triple, seeds
     web          the endpoint's routes around it, called in this process: all that is lorid's
     handle       StudentEngine as a deployment, called by a handle of Ray Serve
-    http         the endpoint, by HTTP
+    http         the endpoint, by HTTP through Serve's proxy
+    http direct  the same past the proxy, at the ingress's own port (Serve's direct ingress)
     http no-op   GET /healthz of the same endpoint: Serve's own way in, without a question
 
 The engine is scripted and its texts take as long as the question says, so whatever is above `bare`
@@ -30,7 +31,7 @@ from typing import Any
 import aiohttp
 import serve_paced
 from serve_inside import AsgiEndpoint
-from serve_paced import TRIPLE, OneTriple, Paced, paced
+from serve_paced import ALONE, MANY, NO_TIME, TRIPLE, WIDE_BATCH, Load, OneTriple, Paced, paced
 from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
 
 from lorid.api import SolveRequest
@@ -220,7 +221,7 @@ def above(table: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 
 async def scripted_ways(
-    config: EndpointConfig, url: str, handle: Any, session: aiohttp.ClientSession
+    config: EndpointConfig, doors: "Doors", session: aiohttp.ClientSession
 ) -> dict[str, Way]:
     """All of them, around the scripted engine."""
     from lorid.distributed.student import StudentEngine
@@ -235,49 +236,20 @@ async def scripted_ways(
         "method": driven(bare, AnswerChecker()),
         "replica": called(replica.solve),
         "web": inside(AsgiEndpoint(replica)),
-        "handle": called(lambda request: handle.solve.remote(request)),
-        "http": posted(session, url),
-        "http no-op": no_op(session, url),
+        "handle": called(lambda request: doors.handle.solve.remote(request)),
+        "http": posted(session, doors.url),
+        "http direct": posted(session, doors.direct_url),
+        "http no-op": no_op(session, doors.url),
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """How long texts take, how many rounds a question has, how many questions there are at once."""
-
-    text_s: float
-    rounds: int
-    in_flight: int
-    count: int
-    turns: int = 1
-
-    @property
-    def name(self) -> str:
-        """The key of its figures."""
-        return f"{self.in_flight} in flight, {self.rounds} rounds, {self.text_s:g} s a text"
-
-
-ALONE = (
-    Load(text_s=0.02, rounds=1, in_flight=1, count=60, turns=6),
-    Load(text_s=0.02, rounds=3, in_flight=1, count=24, turns=4),
-)
-MANY = (
-    Load(text_s=0.5, rounds=1, in_flight=64, count=192),
-    Load(text_s=0.3, rounds=3, in_flight=64, count=192),
-    Load(text_s=0.1, rounds=3, in_flight=64, count=384, turns=2),
-)
-NO_TIME = Load(text_s=0.0, rounds=1, in_flight=64, count=512, turns=2)
-# 64 questions want 128 texts at once: the preset's batch bounds them, a wide one does not.
-WIDE_BATCH = 192
-
-
 async def scripted(
-    config: EndpointConfig, url: str, handle: Any, *, loads: Sequence[Load]
+    config: EndpointConfig, doors: "Doors", *, loads: Sequence[Load]
 ) -> dict[str, Any]:
     """Each load's figures, of all ways."""
     figures: dict[str, Any] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        ways = await scripted_ways(config, url, handle, session)
+        ways = await scripted_ways(config, doors, session)
         questions = {name: way for name, way in ways.items() if name != "http no-op"}
         await in_turn(questions, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
         for load in loads:
@@ -318,19 +290,34 @@ async def real(url: str, store: str, *, num_problems: int) -> dict[str, Any]:
     return {"1 in flight, 1 round": alone, "64 in flight": many}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """Where an endpoint can be asked."""
+
+    url: str
+    direct_url: str
+    handle: Any
+
+
 @contextlib.contextmanager
-def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
-    """The endpoint of a graph, and the handle of its StudentEngine, for the block."""
+def served(make_app: Callable[[], Any]) -> Iterator[Doors]:
+    """The endpoint of a graph for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
-    # Ray's workers would be nicer than the client and the bare engine that share their cores.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    port, direct = free_port(), free_port()
+    os.environ |= {
+        # Ray's workers would be nicer than the client and the bare engine that share their cores.
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(direct),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(direct + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
     prepare_environment()
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
 
     cloudpickle.register_pickle_by_value(serve_paced)
-    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with connected():
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
@@ -338,7 +325,8 @@ def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
             serve.run(make_app(), name="lorid")
             with Client(url) as client:
                 client.wait_until_ready(timeout_s=180)
-            yield url, serve.get_deployment_handle("StudentEngine", app_name="lorid")
+            handle = serve.get_deployment_handle("StudentEngine", app_name="lorid")
+            yield Doors(url=url, direct_url=f"http://127.0.0.1:{direct}", handle=handle)
         finally:
             serve.shutdown()
 
@@ -364,8 +352,8 @@ def scripted_figures(config: EndpointConfig, *, loads: Sequence[Load]) -> dict[s
 
         return build_app(config, source=OneTriple(), factory=Paced())
 
-    with served(app) as (url, handle):
-        return asyncio.run(scripted(config, url, handle, loads=loads))
+    with served(app) as doors:
+        return asyncio.run(scripted(config, doors, loads=loads))
 
 
 def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
@@ -377,11 +365,11 @@ def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
 
         return app_of_run(f"{store}#demo")
 
-    with served(app) as (url, _):
+    with served(app) as doors:
         return {
             "problems": num_problems,
             "load_average": load,
-            **asyncio.run(real(url, store, num_problems=num_problems)),
+            **asyncio.run(real(doors.url, store, num_problems=num_problems)),
         }
 
 

@@ -7,6 +7,7 @@ they came: whoever asks it has the same batch.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 from lorid.config import EndpointConfig
 from lorid.distributed.sources import TripleFiles, Wanted
@@ -21,6 +22,36 @@ TRIPLE = "triple/demo/0123456789ab"
 def paced(seconds: float, number: int) -> str:
     """A question whose texts take so long."""
     return f"{seconds} s, question {number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How long texts take, how many rounds a question has, how many questions there are at once."""
+
+    text_s: float
+    rounds: int
+    in_flight: int
+    count: int
+    turns: int = 1
+
+    @property
+    def name(self) -> str:
+        """The key of its figures."""
+        return f"{self.in_flight} in flight, {self.rounds} rounds, {self.text_s:g} s a text"
+
+
+ALONE = (
+    Load(text_s=0.02, rounds=1, in_flight=1, count=60, turns=6),
+    Load(text_s=0.02, rounds=3, in_flight=1, count=24, turns=4),
+)
+MANY = (
+    Load(text_s=0.5, rounds=1, in_flight=64, count=192),
+    Load(text_s=0.3, rounds=3, in_flight=64, count=192),
+    Load(text_s=0.1, rounds=3, in_flight=64, count=384, turns=2),
+)
+NO_TIME = Load(text_s=0.0, rounds=1, in_flight=64, count=512, turns=2)
+# 64 questions want 128 texts at once: the preset's batch bounds them, a wide one does not.
+WIDE_BATCH = 192
 
 
 class PacedEngine(ScriptedEngine):
