@@ -5,12 +5,14 @@
     replica      StudentEngine as an object: slots, triple, seeds
     web          the endpoint's routes around it, called in this process: all that is lorid's
     handle       StudentEngine as a deployment, called by a handle of Ray Serve
-    http         the endpoint, by HTTP
+    http         the endpoint, by HTTP through Serve's proxy
+    http direct  the same past the proxy, at the ingress's own port (Serve's direct ingress)
     http no-op   GET /healthz of the same endpoint: Serve's own way in, without a question
 
 The engine is scripted and its texts take as long as the question says, so whatever is above `bare`
 is ours; or it is vLLM with the demo's triple, once in the endpoint and once in this process. Both
-are asked the same questions in turn, with the same seeds, and their answers are compared.
+have the same settings, `engine.max_num_seqs` too, and are asked the same questions in turn, with
+the same seeds; their answers are compared.
 """
 
 import asyncio
@@ -22,17 +24,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import serve_paced
 from serve_inside import AsgiEndpoint
-from serve_paced import TRIPLE, OneTriple, Paced, PacedEngine, paced
+from serve_paced import ALONE, MANY, NO_TIME, TRIPLE, WIDE_BATCH, Load, OneTriple, Paced, paced
 from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
 
 from lorid.api import SolveRequest
 from lorid.client import Client
+from lorid.config import EndpointConfig
 from lorid.engines.base import Completion, GenerationRequest, StudentTextEngine
 from lorid.method.answers import extract_answer
 from lorid.method.drivers import run_async
@@ -216,48 +220,48 @@ def above(table: dict[str, dict[str, float]]) -> dict[str, Any]:
     } | {name: one for name, one in table.items() if name == "http no-op"}
 
 
-async def scripted_ways(url: str, handle: Any, session: aiohttp.ClientSession) -> dict[str, Way]:
+async def scripted_ways(
+    config: EndpointConfig, doors: "Doors", session: aiohttp.ClientSession
+) -> dict[str, Way]:
     """All of them, around the scripted engine."""
     from lorid.distributed.student import StudentEngine
 
-    engine = PacedEngine()
-    await engine.load(TRIPLE, adapters={}, sampling=demo().sampling)
-    bare = Bare(engine, triple=TRIPLE, seed=demo().seed)
-    config_json = demo().endpoint().model_dump_json()
-    replica = StudentEngine(config_json, Paced(), OneTriple(), False)
+    engine = Paced()(config)
+    await engine.load(TRIPLE, adapters={}, sampling=config.sampling)
+    bare = Bare(engine, triple=TRIPLE, seed=config.seed)
+    replica = StudentEngine(config.model_dump_json(), Paced(), OneTriple(), False)
     await replica.ready()
     return {
         "bare": bare,
         "method": driven(bare, AnswerChecker()),
         "replica": called(replica.solve),
         "web": inside(AsgiEndpoint(replica)),
-        "handle": called(lambda request: handle.solve.remote(request)),
-        "http": posted(session, url),
-        "http no-op": no_op(session, url),
+        "handle": called(lambda request: doors.handle.solve.remote(request)),
+        "http": posted(session, doors.url),
+        "http direct": posted(session, doors.direct_url),
+        "http no-op": no_op(session, doors.url),
     }
 
 
-async def scripted(url: str, handle: Any) -> dict[str, Any]:
-    """The scripted engine: one at a time, 64 at once, and as fast as it goes."""
+async def scripted(
+    config: EndpointConfig, doors: "Doors", *, loads: Sequence[Load]
+) -> dict[str, Any]:
+    """Each load's figures, of all ways."""
     figures: dict[str, Any] = {}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        ways = await scripted_ways(url, handle, session)
-        ends = {name: ways[name] for name in ("bare", "http")}
+        ways = await scripted_ways(config, doors, session)
         questions = {name: way for name, way in ways.items() if name != "http no-op"}
-        await in_turn(ends, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
-
-        async def measure(some: dict[str, Way], text_s: float, count: int, **how: int) -> None:
-            name = f"{how['in_flight']} in flight, {how['rounds']} rounds, {text_s:g} s a text"
-            table = await in_turn(some, questions_of(text_s, count), **how)
-            figures[name] = above(table)
-            print(json.dumps({name: figures[name]}), flush=True)
-
-        await measure(ways, 0.02, 60, rounds=1, in_flight=1, turns=6)
-        await measure(ways, 0.02, 24, rounds=3, in_flight=1, turns=4)
-        await measure(ends, 0.5, 192, rounds=1, in_flight=64, turns=1)
-        await measure(ends, 0.3, 192, rounds=3, in_flight=64, turns=1)
-        await measure(ends, 0.1, 384, rounds=3, in_flight=64, turns=2)
-        await measure(questions, 0.0, 512, rounds=1, in_flight=64, turns=2)
+        await in_turn(questions, questions_of(0.0, 128), rounds=1, in_flight=16, turns=1)
+        for load in loads:
+            table = await in_turn(
+                ways if load.in_flight == 1 else questions,
+                questions_of(load.text_s, load.count),
+                rounds=load.rounds,
+                in_flight=load.in_flight,
+                turns=load.turns,
+            )
+            figures[load.name] = above(table)
+            print(json.dumps({load.name: figures[load.name]}), flush=True)
     return figures
 
 
@@ -286,19 +290,34 @@ async def real(url: str, store: str, *, num_problems: int) -> dict[str, Any]:
     return {"1 in flight, 1 round": alone, "64 in flight": many}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    """Where an endpoint can be asked."""
+
+    url: str
+    direct_url: str
+    handle: Any
+
+
 @contextlib.contextmanager
-def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
-    """The endpoint of a graph, and the handle of its StudentEngine, for the block."""
+def served(make_app: Callable[[], Any]) -> Iterator[Doors]:
+    """The endpoint of a graph for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
-    # Ray's workers would be nicer than the client and the bare engine that share their cores.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    port, direct = free_port(), free_port()
+    os.environ |= {
+        # Ray's workers would be nicer than the client and the bare engine that share their cores.
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(direct),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(direct + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
     prepare_environment()
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
 
     cloudpickle.register_pickle_by_value(serve_paced)
-    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with connected():
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
@@ -306,22 +325,35 @@ def served(make_app: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
             serve.run(make_app(), name="lorid")
             with Client(url) as client:
                 client.wait_until_ready(timeout_s=180)
-            yield url, serve.get_deployment_handle("StudentEngine", app_name="lorid")
+            handle = serve.get_deployment_handle("StudentEngine", app_name="lorid")
+            yield Doors(url=url, direct_url=f"http://127.0.0.1:{direct}", handle=handle)
         finally:
             serve.shutdown()
 
 
 def overhead_figures() -> dict[str, Any]:
-    """Around the scripted engine."""
+    """Around the scripted engine, with the demo's batch and with one that bounds nobody."""
     load = load_average()
+    config = demo().endpoint()
+    engine = config.engine.model_copy(update={"max_num_seqs": WIDE_BATCH})
+    wide = config.model_copy(update={"engine": engine})
+    return {
+        "load_average": load,
+        **scripted_figures(config, loads=(*ALONE, *MANY, NO_TIME)),
+        f"batch of {WIDE_BATCH}": scripted_figures(wide, loads=MANY),
+    }
+
+
+def scripted_figures(config: EndpointConfig, *, loads: Sequence[Load]) -> dict[str, Any]:
+    """Of one endpoint around the scripted engine."""
 
     def app() -> Any:
         from lorid.distributed.deployments import build_app
 
-        return build_app(demo().endpoint(), source=OneTriple(), factory=Paced())
+        return build_app(config, source=OneTriple(), factory=Paced())
 
-    with served(app) as (url, handle):
-        return {"load_average": load, **asyncio.run(scripted(url, handle))}
+    with served(app) as doors:
+        return asyncio.run(scripted(config, doors, loads=loads))
 
 
 def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
@@ -333,11 +365,11 @@ def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
 
         return app_of_run(f"{store}#demo")
 
-    with served(app) as (url, _):
+    with served(app) as doors:
         return {
             "problems": num_problems,
             "load_average": load,
-            **asyncio.run(real(url, store, num_problems=num_problems)),
+            **asyncio.run(real(doors.url, store, num_problems=num_problems)),
         }
 
 

@@ -20,13 +20,28 @@ from lorid.serving import ServingConfig
 ROOM_FOR_PROBES = 1000
 # Serve replaces a replica after three checks that failed.
 HEALTH_CHECK_PERIOD_S = 2
+# What Serve reads where a replica that calls others starts. By default each call goes to a thread
+# that routes and back, and user code has a thread of its own. Nothing of lorid's blocks the loop
+# of an ingress or of a driver of rounds; engines load models, and keep theirs.
+ON_ONE_LOOP = {
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+}
+
+
+def caller_resources(num_cpus: float) -> dict[str, Any]:
+    """Of a replica without an engine: what it asks of the cluster, and how it runs."""
+    return {"num_cpus": num_cpus, "runtime_env": {"env_vars": dict(ON_ONE_LOOP)}}
 
 
 def student_options(config: EndpointConfig) -> dict[str, Any]:
     """Of StudentEngine: an engine with its questions, or only these where roles are apart."""
     serving = config.serving
     if serving.roles_apart:
-        own = {"num_replicas": serving.num_drivers, "ray_actor_options": {"num_cpus": DRIVER_CPUS}}
+        own = {
+            "num_replicas": serving.num_drivers,
+            "ray_actor_options": caller_resources(DRIVER_CPUS),
+        }
     else:
         own = _engine_options(config, target=serving.max_concurrent_questions)
     return {
