@@ -37,8 +37,9 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTAGE_S = float(os.environ.get("LORID_OUTAGE_S", "2"))
 FAULT_RATE = float(os.environ.get("LORID_FAULT_RATE", "0.05"))
 WEIGHTS = "adapter_model.safetensors"
-# The one role that trains for long enough to be stopped; no checkpoint but the one before the end.
-EPOCHS = {"intuitive_reasoner": 3, "knowledge_generator": 1, "deep_reasoner": 1}
+# The one role that trains for long enough to be stopped, also where a step takes a moment only; no
+# checkpoint but the one before the end.
+EPOCHS = {"intuitive_reasoner": 12, "knowledge_generator": 1, "deep_reasoner": 1}
 FINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
@@ -239,7 +240,7 @@ def test_a_submitted_job_runs_the_pipeline_and_its_exit_code_means_something(
     assert 0 < deep.details["num_truncated"] <= 48
     assert said_of_too_long(stopped + log, adapter=deep), stopped + log
     resumed_at = steps_of(first, log)
-    assert resumed_at is not None
+    assert resumed_at is not None, stopped
     assert resumed_at >= saved
     (knowledge,), (adapter,) = (
         tmp_path.glob("knowledge/*/*"), tmp_path.glob(f"adapter/job-{first}/*")
