@@ -19,7 +19,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
-from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines
+from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines, shard_keys
 from lorid.artifacts.store import ArtifactStore, Sweepable
 from lorid.errors import ArtifactError, DataError
 from lorid.jsonl import json_line, parse_json
@@ -48,6 +48,7 @@ class AttemptsLog:
         Raises:
             ArtifactError: the store cannot be read.
         """
+        shards = shard_keys(store, folder)
         log = cls.for_writing(store, folder)
         for line in read_lines(store, folder):
             log._take_in(line)
@@ -55,7 +56,7 @@ class AttemptsLog:
         def lines() -> Iterator[bytes]:
             return (line for _, line in log.lines.in_order())
 
-        merge_shards(store, folder, lines=lines)
+        merge_shards(store, shards, lines=lines)
         return log
 
     @classmethod
@@ -91,12 +92,12 @@ class AttemptsLog:
         Raises:
             ArtifactError: the store cannot be written.
         """
-        line = json_line(dict(row)).encode().rstrip(b"\n")
-        self._take_in(line)
+        line = json_line(dict(row)).encode()
+        self._take_in(line.rstrip(b"\n"))
         if is_logged:
             return
         with self.lock:
-            self.waiting.append(line + b"\n")
+            self.waiting.append(line)
             if len(self.waiting) >= FLUSH_ROWS or not self.shard.delay_s:
                 self._flush()
             elif self.timer is None:

@@ -3,7 +3,7 @@
     shard = open_shard(store, "ledgers/my-run/")
     shard.append(b'{"a": 1}\\n')             # durable when it returns
     for line in read_lines(store, "ledgers/my-run/"): ...
-    merge_shards(store, "ledgers/my-run/", lines=...)      # many keys become one
+    merge_shards(store, keys, lines=...)     # many become one
 
 In a local folder a writer appends to a file of its own; in S3, where nothing can be appended to,
 each call makes a new key, so callers gather lines first (`delay_s` says for how long). A crash may
@@ -12,7 +12,7 @@ leave the first part of a line: whoever parses lines passes it over.
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -114,15 +114,17 @@ def _lines_of(content: bytes | Path) -> Iterator[bytes]:
     content.unlink()
 
 
-def merge_shards(store: Sweepable, folder: str, *, lines: Callable[[], Iterable[bytes]]) -> None:
-    """Make more than `MERGE_ABOVE` shards one, of `lines()`; while nobody writes.
+def merge_shards(
+    store: ArtifactStore, shards: Sequence[str], *, lines: Callable[[], Iterable[bytes]]
+) -> None:
+    """Make more than `MERGE_ABOVE` shards one, of `lines()`; while nobody writes them.
 
-    The new one is whole before the first of the old ones goes.
+    Their keys are listed before their lines are read: a shard that comes after that stays. The new
+    one is whole before the first of the old ones goes.
 
     Raises:
         ArtifactError: the store fails; nothing is lost.
     """
-    shards = shard_keys(store, folder)
     if len(shards) <= MERGE_ABOVE:
         return
     with tempfile.NamedTemporaryFile(prefix="lorid-shards-", suffix=".jsonl") as file:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lorid.artifacts.retries import wait_s
-from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines
+from lorid.artifacts.shards import Shard, merge_shards, open_shard, read_lines, shard_keys
 from lorid.artifacts.store import Sweepable
 from lorid.errors import ArtifactError
 from lorid.spool import Spool
@@ -86,7 +86,7 @@ def merge_ledger(store: Sweepable, name: str) -> None:
     def lines() -> Iterator[bytes]:
         return (line for _, line in Ledger.opened(store, name=name).lines.in_order())
 
-    merge_shards(store, folder_of(name), lines=lines)
+    merge_shards(store, shard_keys(store, folder_of(name)), lines=lines)
 
 
 def _spooled() -> Spool[bytes]:
