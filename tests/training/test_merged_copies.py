@@ -42,3 +42,9 @@ def test_published_weights_are_what_a_node_would_merge(tmp_path, node, capsys):
     mine, theirs = (load_file(copy.folder / WEIGHTS) for copy in (made, came))
     assert mine.keys() == theirs.keys()
     assert all((mine[name] == theirs[name]).all() for name in mine)
+    # Another role's are not taken for it.
+    other = merged_copy(
+        config, adapter=adapters[Role.INTUITIVE_REASONER], role=Role.INTUITIVE_REASONER
+    )
+    assert other.folder.parent == made.folder.parent
+    assert (other.folder / WEIGHTS).read_bytes() != (came.folder / WEIGHTS).read_bytes()
