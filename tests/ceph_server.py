@@ -7,7 +7,6 @@ Ready in about 13 s, 130 MB when idle. Only the processes started here are stopp
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from free_ports import free_ports
 
 ACCESS_KEY, SECRET_KEY = "LORIDTESTKEY", "loridtestsecret"
 READY_TIMEOUT_S = 60
@@ -74,7 +75,7 @@ def is_installed() -> bool:
 @contextmanager
 def ceph_gateway(root: Path) -> Iterator[str]:
     """Start the server, create its user, give its endpoint; stop it at the end."""
-    port, mon_port = _free_port(), _free_port()
+    port, mon_port = free_ports(2)
     for name in ("mon", "osd", "rgw"):
         (root / name).mkdir(parents=True)
     fsid, osd_uuid = str(uuid.uuid4()), str(uuid.uuid4())
@@ -142,9 +143,3 @@ def _wait_for(endpoint: str) -> None:
             time.sleep(0.1)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

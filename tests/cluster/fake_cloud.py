@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 import yaml
-from small import free_port
+from free_ports import free_port
 from training_cluster import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]

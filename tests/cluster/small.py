@@ -1,12 +1,11 @@
 """The demo's run, smaller: what the cluster tests share."""
 
-import random
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from free_ports import free_port
 
 from lorid.artifacts.records import Record, publish
 from lorid.artifacts.store import ArtifactStore
@@ -82,19 +81,6 @@ def random_triple(
     manifest = make_manifest(config, folders=folders, addresses={})
     (folder / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
     return publish(store, folder, kind="triple", name="demo", inputs={"seed": seed, "rank": rank})
-
-
-def free_port() -> int:
-    """A port that nothing listens on.
-
-    It is outside the ranges from which the system (from 32768) and Ray's workers (to 19999) are
-    given theirs, so that a cluster that starts in between does not take it.
-    """
-    while True:
-        port = random.SystemRandom().randint(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def num_processes(title: str) -> int:

@@ -21,10 +21,11 @@ import aiohttp
 import httpx
 import pacing
 import pytest
+from free_ports import free_port
 from ray import cloudpickle, serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
-from small import free_port, process_of, random_triple
+from small import process_of, random_triple
 
 from lorid.artifacts.store import open_store
 from lorid.batches import grade_all

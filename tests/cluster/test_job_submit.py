@@ -20,8 +20,9 @@ import psutil
 import pytest
 import yaml
 from fault_proxy import FaultProxy
+from free_ports import free_port
 from ray.job_submission import JobStatus, JobSubmissionClient
-from small import CUT_OFF, free_port, said_of_too_long, small_config_text
+from small import CUT_OFF, said_of_too_long, small_config_text
 
 from lorid.artifacts.enriched import read_enriched
 from lorid.artifacts.records import fetch, list_records

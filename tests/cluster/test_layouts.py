@@ -17,9 +17,10 @@ from typing import Any
 import pacing
 import psutil
 import pytest
+from free_ports import free_port
 from ray import cloudpickle, serve
 from ray.serve.config import HTTPOptions
-from small import free_port, processes_of, random_triple
+from small import processes_of, random_triple
 
 from lorid.api import SolveRequest
 from lorid.artifacts.store import open_store

@@ -21,8 +21,8 @@ import pacing
 import pytest
 from evaluation_driver import run as evaluate
 from fake_cloud import Head, Watch, autoscaling_head, kill_node, node_types, note
+from free_ports import free_port
 from misbehaving_server import misbehaving_server
-from small import free_port
 from teach_runs import knowledge_records, prepare, write_config, write_problems
 from test_resume import rows
 from training_cluster import saved_step, training_config, uninterrupted, with_knowledge

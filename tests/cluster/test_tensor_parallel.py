@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from parallel_probe import Probe
 from ray import serve
 from ray.serve.config import HTTPOptions
-from small import adapter_folder, free_port, num_processes, random_triple
+from small import adapter_folder, num_processes, random_triple
 from widened import write_widened
 
 from lorid.api import SolveRequest

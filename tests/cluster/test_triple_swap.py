@@ -10,9 +10,10 @@ import time
 from collections import Counter
 
 import pytest
+from free_ports import free_port
 from ray import serve
 from ray.serve.config import HTTPOptions
-from small import free_port, random_triple
+from small import random_triple
 
 from lorid.artifacts.aliases import promote, rollback
 from lorid.artifacts.store import open_store

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from misbehaving_server import misbehaving_server
-from small import free_port
 from tutorial_commands import ROOT, commands, items_text, miniature
 
 from lorid.client import Client

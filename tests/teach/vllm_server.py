@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from small import free_port
+from free_ports import free_port
 
 from lorid.presets import DEMO_MODELS
 
