@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ import psutil
 from lorid.artifacts.retries import waiting_at_most
 from lorid.artifacts.store import ArtifactStore
 from lorid.errors import ArtifactDrifted, ArtifactError, ArtifactIncomplete, RunTaken
+from lorid.interrupts import interrupt_main_thread
 
 DURATION_S = 60.0
 RENEW_S = 15.0
@@ -194,8 +194,7 @@ class _Keeper(threading.Thread):
                     continue
                 self.taken_by = self.chain.newest() or self.lease
                 if self.is_of_main and not self.ended.is_set():
-                    # To that thread: else a system call that it waits in would go on.
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    interrupt_main_thread()
                 return
 
     def _renew(self) -> bool:

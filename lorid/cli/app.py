@@ -13,6 +13,7 @@ import typer
 
 from lorid.cli import completion
 from lorid.errors import LoridError
+from lorid.interrupts import repeat_lost_interrupts
 
 INTERRUPTED = 130
 STOPPED = "interrupted: what is finished is kept, run again to resume"
@@ -99,6 +100,7 @@ def command_tree() -> Any:
 
 def main() -> None:
     """Entry point: errors become one line and an exit code."""
+    repeat_lost_interrupts()
     try:
         sys.exit(command_tree()(prog_name="lorid", standalone_mode=False) or 0)
     except typer.Abort:

@@ -24,8 +24,8 @@ def demo(
     """
     from lorid.artifacts.records import fetch
     from lorid.artifacts.store import open_store
-    from lorid.distributed.job import interrupt_on_sigterm
     from lorid.distributed.pipeline import run_pipeline
+    from lorid.interrupts import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     changes = [f"store={out / 'store'}", *(overrides or [])]

@@ -38,8 +38,8 @@ def evaluate(
     from rich.console import Console
 
     from lorid.artifacts.store import open_store
-    from lorid.distributed.job import interrupt_on_sigterm
     from lorid.distributed.triple_evaluation import evaluate_triple
+    from lorid.interrupts import interrupt_on_sigterm
 
     interrupt_on_sigterm()
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)

@@ -10,10 +10,8 @@ interrupted, 1 anything else.
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
-from types import FrameType
 from typing import NoReturn
 
 from lorid.artifacts.configs import open_config
@@ -21,6 +19,7 @@ from lorid.config import RunConfig
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
+from lorid.interrupts import interrupt_on_sigterm, repeat_lost_interrupts
 
 INTERRUPTED = 130
 # After which stage comes what; `given` are this job's own arguments.
@@ -67,6 +66,7 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
     if not args.config and not args.preset:
         parser.error("give --config FILE, or --preset demo to try it")
     interrupt_on_sigterm()
+    repeat_lost_interrupts()
     try:
         config = open_config(args.config, preset=args.preset, overrides=args.overrides)
         if getattr(args, "retry_rejects", False):
@@ -91,12 +91,3 @@ def _say_next(config: RunConfig, *, after: str) -> None:
     for line in NEXT.get(after, ()):
         told = line.format(given=given, name=config.name, store=config.store)
         print(f"next: {told}", file=sys.stderr)
-
-
-def interrupt_on_sigterm() -> None:
-    """Make a polite kill what Ctrl-C is, so that Ray's processes end with this one."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
