@@ -44,7 +44,9 @@ class Calls:
     """Calls through a Serve handle, made again when a replica is lost."""
 
     def __init__(self, handle: Any, *, on_lost: Callable[[], None] = lambda: None) -> None:
-        self.handle, self.on_lost = handle, on_lost
+        # By gRPC, to the port that every replica has open anyway, behind Ray's token: an actor call
+        # takes longer.
+        self.handle, self.on_lost = handle.options(_by_reference=False), on_lost
 
     async def call(self, method: str, *arguments: object, **options: object) -> Any:
         """What the method returns; whichever replica returns it."""

@@ -41,6 +41,8 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Actors that mostly wait may outnumber the cores; Ray warns at multiples of this number.
     "RAY_worker_maximum_startup_concurrency": str(LOCAL_CPUS),
+    # Serve's proxy calls the ingress by gRPC rather than by an actor call.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # pyarrow's S3 client, which Ray Train uses, and S3-compatible servers agree only like this.

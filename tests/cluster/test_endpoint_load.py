@@ -6,11 +6,13 @@ that a text is as good as a fingerprint of its seed):
 
     LORID_OVERLOAD_S=120 pytest tests/cluster/test_endpoint_load.py -s
     LORID_FAULT_ENGINE=vllm LORID_FAULT_QUESTIONS=64 pytest tests/cluster/test_endpoint_load.py -s
+    LORID_FAULT_DOOR=ingress pytest tests/cluster/test_endpoint_load.py -s   # past Serve's proxy
 """
 
 import asyncio
 import json
 import os
+import pickle
 import threading
 import time
 from collections import Counter
@@ -18,13 +20,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
+import grpc
 import httpx
 import pacing
+import psutil
 import pytest
-from free_ports import free_port
+from free_ports import free_ports
 from ray import cloudpickle, serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
+from ray.serve.generated.serve_pb2 import ASGIRequest
+from ray.serve.generated.serve_pb2_grpc import ASGIServiceStub
 from small import process_of, random_triple
 
 from lorid.artifacts.store import open_store
@@ -44,7 +50,9 @@ TIMES_TOO_MANY = 10
 NUM_QUESTIONS = int(os.environ.get("LORID_FAULT_QUESTIONS", "12"))
 # Ray takes half a minute to notice that a proxy is gone: at full size only.
 SLOW = ["ProxyActor", "ServeController"] if NUM_QUESTIONS > 12 else []
-KILLED = ("StudentEngine", "Ingress", *SLOW)
+IS_DIRECT = os.environ.get("LORID_FAULT_DOOR") == "ingress"
+# The ingress that follows a killed one listens on another port, which Serve tells its proxies.
+KILLED = ("StudentEngine",) if IS_DIRECT else ("StudentEngine", "Ingress", *SLOW)
 IS_REAL = os.environ.get("LORID_FAULT_ENGINE") == "vllm"
 CHANGES = {
     "sampling.max_new_tokens": 24,
@@ -60,16 +68,31 @@ cloudpickle.register_pickle_by_value(pacing)
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """A running endpoint, around the engine that is asked for."""
-    port = free_port()
-    with connected():
-        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-        try:
-            serve.run(made_app(tmp_path_factory.mktemp("endpoint")), name="lorid")
-            with Client(f"http://127.0.0.1:{port}") as client:
-                client.wait_until_ready(timeout_s=180)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            serve.shutdown()
+    port, door = free_ports(2)
+    with pytest.MonkeyPatch.context() as patch:
+        if IS_DIRECT:
+            for key, value in own_port(door).items():
+                patch.setenv(key, value)
+        with connected():
+            serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+            try:
+                serve.run(made_app(tmp_path_factory.mktemp("endpoint")), name="lorid")
+                url = f"http://127.0.0.1:{door if IS_DIRECT else port}"
+                with Client(url) as client:
+                    client.wait_until_ready(timeout_s=180)
+                yield url
+            finally:
+                serve.shutdown()
+
+
+def own_port(port: int) -> dict[str, str]:
+    """What Ray's environment says for the ingress to be asked there; docs/serving.md has it too."""
+    return {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
 
 
 def made_app(folder: Path) -> Application:
@@ -145,6 +168,48 @@ def test_what_is_too_much_is_refused_and_the_rest_is_served(url):
     # No answer can be so quick.
     assert refusals[len(refusals) // 2] < 2 * TEXT_S
     assert all(value < 64 for value in growth.values())
+
+
+class Touch:
+    """A pickle that leaves a file where it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def call_replicas(part: str, pickled: bytes, *, token: str | None) -> Counter[grpc.StatusCode]:
+    """Send it to every port of the part's process, as another replica would; how each answers."""
+    codes: Counter[grpc.StatusCode] = Counter()
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    for one in process_of(part).net_connections("tcp"):
+        if one.status != psutil.CONN_LISTEN:
+            continue
+        with grpc.insecure_channel(f"127.0.0.1:{one.laddr.port}") as channel:
+            call = ASGIServiceStub(channel).HandleRequest
+            try:
+                call(ASGIRequest(pickled_request_metadata=pickled), metadata=metadata, timeout=10)
+            except grpc.RpcError as error:
+                codes[error.code()] += 1
+            else:
+                codes[grpc.StatusCode.OK] += 1
+    return codes
+
+
+@pytest.mark.parametrize("part", ["Ingress", "StudentEngine"])
+def test_replicas_hear_nobody_without_rays_token(url, part, tmp_path):
+    """Serve's replicas call each other with pickles."""
+    for number, token in enumerate((None, "0" * 64)):
+        path = tmp_path / str(number)
+        codes = call_replicas(part, pickle.dumps(Touch(path)), token=token)
+        assert codes[grpc.StatusCode.UNAUTHENTICATED] >= 1
+        assert grpc.StatusCode.OK not in codes
+        assert not path.exists()
+    path = tmp_path / "trusted"
+    call_replicas(part, pickle.dumps(Touch(path)), token=os.environ["RAY_AUTH_TOKEN"])
+    assert path.exists(), "what was sent would have been read"
 
 
 def num_inside(url: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from lorid.config import load_config
+from lorid.distributed.cluster import ENVIRONMENT
 from lorid.distributed.demands import demands_of
 from lorid.presets import PRESETS
 
@@ -67,6 +68,13 @@ def test_every_node_has_token_authentication_and_the_dashboard_stays_on_loopback
     (head,) = [line for line in starts if "--head" in line]
     assert "--dashboard-host=127.0.0.1" in head
     assert "0.0.0.0" not in FILE.read_text()
+
+
+def test_serve_is_told_the_same_in_every_place_where_ray_starts():
+    key = "RAY_SERVE_PROXY_USE_GRPC"
+    told = f"{key}={ENVIRONMENT[key]}"
+    assert f"--env {told}" in launcher_config()["docker"]["run_options"]
+    assert told in (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
 
 
 def test_what_is_mounted_is_there_and_what_is_installed_is_the_lock():
