@@ -140,6 +140,10 @@ async def test_products_by_groups_are_what_each_tokens_own_adapter_gives(is_pref
     first = tuple(torch.randn(4, 1, rank, 16) for _ in widths)
     second = tuple(torch.randn(4, 1, width, rank) for width in widths)
     x, y = torch.randn(len(ids), 16), torch.randn(len(ids), sum(widths))
+    # One leaves a part alone, one has a lower rank than there is room for.
+    second[1][1].zero_()
+    first[0][2, 0, 3:] = 0
+    second[1][2, 0, :, 2:] = 0
     lora = GroupedLora(64, 8, torch.device("cpu"))
     mapping = LoRAMapping(index_mapping=ids, prompt_mapping=ids, is_prefill=is_prefill)
     # vLLM's slots hold adapters in any order; the last one is empty.
