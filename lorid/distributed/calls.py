@@ -16,6 +16,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 from ray.exceptions import ActorUnavailableError, RayActorError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
@@ -27,17 +29,28 @@ from lorid.distributed.tracing import carrier
 from lorid.errors import EngineDied
 from lorid.method.feedback import Sampled, Transcript
 
+Result = TypeVar("Result")
+logger = logging.getLogger("ray.serve.lorid")
+
+
+class Stopped(Exception):
+    """A replica that is stopped has ended a call that nobody else has cancelled."""
+
+
 # A replica that is gone, and an engine that is gone in one that is not.
 GONE = (
+    Stopped,
     RayActorError,
     ActorUnavailableError,
     DeploymentUnavailableError,
     ReplicaUnavailableError,
     EngineDied,
 )
+# How gRPC says it: the connection broke, or a replica that stops ended its calls.
+ENDED = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
-Result = TypeVar("Result")
-logger = logging.getLogger("ray.serve.lorid")
+# asyncio's, and Ray's own for a call that is cancelled.
+CANCELLED = (asyncio.CancelledError, TaskCancelledError)
 
 
 class Calls:
@@ -67,7 +80,7 @@ class Calls:
                     yield piece
                 return
             except Exception as error:
-                if has_begun and isinstance(cause_of(error), GONE):
+                if has_begun and is_of_lost_replica(error):
                     raise Unavailable from error
                 num_lost = await self._again(error, num_lost)
 
@@ -81,7 +94,7 @@ class Calls:
 
     async def _again(self, error: Exception, num_lost: int) -> int:
         """Wait before the next try, and count it; raises what trying again does not mend."""
-        if not isinstance(error, GONE) and not isinstance(cause_of(error), GONE):
+        if not is_of_lost_replica(error):
             raise error
         self.on_lost()
         wait_s = backoff_s(num_lost, first_s=FIRST_WAIT_S, longest_s=LONGEST_WAIT_S)
@@ -96,8 +109,8 @@ class Calls:
             result = await response
             has_ended = True
             return result
-        except TaskCancelledError as error:
-            raise _cancelled_or(error) from error
+        except CANCELLED as error:
+            raise _cancelled_or_lost() from error
         finally:
             if not has_ended:
                 response.cancel()
@@ -109,8 +122,8 @@ class Calls:
             async for item in response:
                 yield item
             has_ended = True
-        except TaskCancelledError as error:
-            raise _cancelled_or(error) from error
+        except CANCELLED as error:
+            raise _cancelled_or_lost() from error
         finally:
             if not has_ended:
                 response.cancel()
@@ -189,10 +202,18 @@ class Student(Calls):
         return await self._call("card")
 
 
-def _cancelled_or(error: TaskCancelledError) -> BaseException:
-    """Ray has its own error for a call that is cancelled; where we are cancelled, asyncio's."""
+def is_of_lost_replica(error: Exception) -> bool:
+    """Whether a call failed because nobody is there any more, rather than by what it asked for."""
+    if isinstance(error, AioRpcError):
+        return error.code() in ENDED
+    return isinstance(error, GONE) or isinstance(cause_of(error), GONE)
+
+
+def _cancelled_or_lost() -> BaseException:
+    """What a cancelled call is: ours, where this task is cancelled; else the replica ended it."""
     task = asyncio.current_task()
-    return asyncio.CancelledError() if task is not None and task.cancelling() else error
+    is_ours = task is not None and task.cancelling()
+    return asyncio.CancelledError() if is_ours else Stopped("the replica ended the call")
 
 
 def _key(event: SolveEvent | Answered[Transcript]) -> tuple[object, ...]:
