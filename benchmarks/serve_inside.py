@@ -20,10 +20,6 @@ class Handle:
     def __init__(self, replica: StudentEngine) -> None:
         self.replica = replica
 
-    def options(self, **_: object) -> "Handle":
-        """A call here has no way that could be chosen."""
-        return self
-
     def __getattr__(self, method: str) -> "Method":
         return Method(getattr(self.replica, method))
 

@@ -10,6 +10,7 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from lorid.distributed.access import tokens_for
+from lorid.distributed.calls import by_grpc
 from lorid.distributed.endpoint import make_endpoint
 from lorid.distributed.web import make_web
 from lorid.serving import ServingConfig
@@ -21,7 +22,7 @@ class IngressBase:
     def __init__(self, student: Any, serving_json: str) -> None:
         serving = ServingConfig.model_validate_json(serving_json)
         tokens = tokens_for(listening_host(), serving.tokens_file)
-        self.endpoint = make_endpoint(student, serving, tokens=tokens)
+        self.endpoint = make_endpoint(by_grpc(student), serving, tokens=tokens)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Serve calls for the routes, in the replica."""

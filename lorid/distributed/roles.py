@@ -18,7 +18,7 @@ from typing import Any
 
 from lorid.config import EndpointConfig, SamplingConfig
 from lorid.distributed.bodies import cause_of
-from lorid.distributed.calls import Calls
+from lorid.distributed.calls import Calls, by_grpc
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.student import EngineFactory, as_they_come
 from lorid.engines.base import (
@@ -124,7 +124,7 @@ class RoleEngines:
     """The engine that a question's driver sees: a text goes to the engine of its role."""
 
     def __init__(self, handles: Mapping[Role, Any]) -> None:
-        self.calls = {role: Calls(handle) for role, handle in handles.items()}
+        self.calls = {role: Calls(by_grpc(handle)) for role, handle in handles.items()}
 
     async def generate(
         self, request: GenerationRequest, *, on_text: TextSink | None = None

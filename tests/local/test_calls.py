@@ -19,9 +19,6 @@ class FakeHandle:
     def __init__(self, *ends: Any) -> None:
         self.ends, self.num_cancelled = list(ends), 0
 
-    def options(self, **_: object) -> "FakeHandle":
-        return self
-
     @property
     def work(self) -> "FakeHandle":
         return self
