@@ -13,7 +13,7 @@ import typer
 
 from lorid.cli import completion
 from lorid.errors import LoridError
-from lorid.interrupts import repeat_lost_interrupts
+from lorid.interrupts import leave, repeat_lost_interrupts
 
 INTERRUPTED = 130
 STOPPED = "interrupted: what is finished is kept, run again to resume"
@@ -126,7 +126,5 @@ def main() -> None:
 
 def _stop(line: str, code: int) -> None:
     print(line, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
     # Threads of an interrupted stage may still wait for Ray; nothing of theirs is wanted any more.
-    os._exit(code)
+    leave(code)

@@ -8,7 +8,6 @@ interrupted, 1 anything else.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from lorid.config import RunConfig
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
-from lorid.interrupts import interrupt_on_sigterm, repeat_lost_interrupts
+from lorid.interrupts import interrupt_on_sigterm, leave, repeat_lost_interrupts
 
 INTERRUPTED = 130
 # After which stage comes what; `given` are this job's own arguments.
@@ -81,8 +80,7 @@ def run_job(stages: Sequence[str], *, description: str | None) -> int:
     except KeyboardInterrupt:
         # Threads of an interrupted stage may still wait for Ray; what is finished is published.
         print("interrupted: finished stages are kept, run again to resume", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        leave(INTERRUPTED)
     return 0
 
 

@@ -1,7 +1,12 @@
 """Ctrl-C that lands where Python drops exceptions still ends the program."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
+
+import psutil
 
 LOST = """
 import signal, sys, time, weakref
@@ -48,3 +53,36 @@ def test_what_else_nobody_could_raise_is_shown_as_before():
     ended = run(f"{REPEATED}\n{thing}\nThing()\n")
     assert ended.returncode == 0
     assert "ValueError: lost" in ended.stderr
+
+
+LEFT = """
+import subprocess, sys
+from lorid.interrupts import leave
+
+for title in ("ray::FakeAgent", "something else"):
+    command = [title, "-c", "import time; time.sleep(60)"]
+    child = subprocess.Popen(command, executable=sys.executable, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+leave(130)
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Not so of a process that is over and that nobody has asked for yet."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_agents_of_a_local_cluster_do_not_outlive_the_program():
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    agent, other = map(int, ended.stdout.split())
+    try:
+        assert ended.returncode == 130
+        deadline = time.monotonic() + 10
+        while is_running(agent) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not is_running(agent)
+        assert is_running(other)
+    finally:
+        os.kill(other, signal.SIGKILL)
