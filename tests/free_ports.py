@@ -26,3 +26,13 @@ def free_ports(number: int) -> list[int]:
                 probe.bind(("127.0.0.1", port))
                 ports.append(port)
     return ports
+
+
+def own_port(port: int) -> dict[str, str]:
+    """What Ray's environment says for Serve's ingress to be asked there, past the proxy."""
+    return {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }

@@ -13,9 +13,8 @@ import typer
 
 from lorid.cli import completion
 from lorid.errors import LoridError
-from lorid.interrupts import leave, repeat_lost_interrupts
+from lorid.interrupts import INTERRUPTED, leave, repeat_lost_interrupts
 
-INTERRUPTED = 130
 STOPPED = "interrupted: what is finished is kept, run again to resume"
 DEFAULT_STORE = "lorid-demo/store"
 

@@ -18,9 +18,13 @@ from lorid.config import RunConfig
 from lorid.distributed.pipeline import run_pipeline
 from lorid.distributed.retries import next_retry
 from lorid.errors import LoridError
-from lorid.interrupts import interrupt_on_sigterm, leave, repeat_lost_interrupts
+from lorid.interrupts import (
+    INTERRUPTED,
+    interrupt_on_sigterm,
+    leave,
+    repeat_lost_interrupts,
+)
 
-INTERRUPTED = 130
 # After which stage comes what; `given` are this job's own arguments.
 NEXT: Mapping[str, Sequence[str]] = {
     "prepare": ("python jobs/generate_knowledge.py {given}",),

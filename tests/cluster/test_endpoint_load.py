@@ -25,7 +25,7 @@ import httpx
 import pacing
 import psutil
 import pytest
-from free_ports import free_ports
+from free_ports import free_ports, own_port
 from ray import cloudpickle, serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
@@ -83,16 +83,6 @@ def url(tmp_path_factory):
                 yield url
             finally:
                 serve.shutdown()
-
-
-def own_port(port: int) -> dict[str, str]:
-    """What Ray's environment says for the ingress to be asked there; docs/serving.md has it too."""
-    return {
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    }
 
 
 def made_app(folder: Path) -> Application:

@@ -74,7 +74,8 @@ def test_serve_is_told_the_same_in_every_place_where_ray_starts():
     key = "RAY_SERVE_PROXY_USE_GRPC"
     told = f"{key}={ENVIRONMENT[key]}"
     assert f"--env {told}" in launcher_config()["docker"]["run_options"]
-    assert told in (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    for path in ("deploy/docker/Dockerfile", "docs/running.md"):
+        assert told in (ROOT / path).read_text()
 
 
 def test_what_is_mounted_is_there_and_what_is_installed_is_the_lock():
