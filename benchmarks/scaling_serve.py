@@ -1,6 +1,6 @@
 """The endpoint around an engine that answers at once: what a question costs each of its processes.
 
-Serve, its proxy, the ingress and StudentEngine are the real ones, over HTTP on loopback; the engine
+Serve, HAProxy, the ingress and StudentEngine are the real ones, over HTTP on loopback; the engine
 (`InstantEngine`, a fake) writes its scripted texts without a model. Client and server share two
 cores, so the rate that came through says little: the CPU time of each process for a question is
 what counts, and its inverse is the most that one such process can do on a core of its own.
@@ -15,20 +15,21 @@ from typing import Any
 
 import aiohttp
 import psutil
+import serve_paced
 from ray import cloudpickle, serve
 from ray.serve.config import HTTPOptions
+from serve_paced import OneTriple
 
 from lorid.client import Client
 from lorid.config import EndpointConfig
 from lorid.distributed.cluster import connected
 from lorid.distributed.deployments import build_app
-from lorid.distributed.sources import TripleFiles, Wanted
 from lorid.engines.base import Completion, GenerationRequest, TextSink
 from lorid.engines.scripted import ScriptedEngine
 from lorid.method.roles import Role
 from lorid.presets import demo
 
-PARTS = {"ProxyActor": "proxy", "Ingress": "ingress", "StudentEngine": "student",
+PARTS = {"/haproxy": "haproxy", "Ingress": "ingress", "StudentEngine": "student",
          "IREngine": "role engines", "KGEngine": "role engines", "DREngine": "role engines",
          "ServeController": "controller"}  # fmt: skip
 QUESTION = "Tom has 3 apples and finds 4 more apples. How many apples are there now?"
@@ -54,25 +55,10 @@ class Instant:
         return InstantEngine({role: ["So it is.\n--> 7 END"] for role in (*Role, None)})
 
 
-class NoFiles:
-    """A source of one triple without files."""
-
-    def wanted(self) -> Wanted:
-        """See `TripleSource`."""
-        return Wanted(address="triple/demo/0123456789ab")
-
-    def earlier(self) -> list[Wanted]:
-        """See `TripleSource`."""
-        return []
-
-    def fetch(self, address: str) -> TripleFiles:
-        """See `TripleSource`."""
-        return TripleFiles(address=address, folders={}, config=demo().endpoint())
-
-
 def endpoint(layout: str, *, questions: int) -> dict[str, Any]:
     """Questions through an endpoint of that layout; asserts that each was answered right."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in (sys.modules[__name__], serve_paced):
+        cloudpickle.register_pickle_by_value(module)
     config = demo()
     changes = {"layout": layout, "max_concurrent_questions": 64}
     config = config.model_copy(update={"serving": config.serving.model_copy(update=changes)})
@@ -82,7 +68,7 @@ def endpoint(layout: str, *, questions: int) -> dict[str, Any]:
     with connected():
         serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
         try:
-            app = build_app(config, source=NoFiles(), factory=Instant())
+            app = build_app(config, source=OneTriple(), factory=Instant())
             serve.run(app, name="lorid")
             with Client(url) as client:
                 client.wait_until_ready(timeout_s=120)
@@ -137,6 +123,6 @@ def parts() -> dict[psutil.Process, str]:
     for process in psutil.Process().children(recursive=True):
         title = " ".join(process.cmdline()[:1])
         for mark, name in PARTS.items():
-            if title.startswith("ray::") and mark in title:
+            if mark in title:
                 found[process] = name
     return found

@@ -5,8 +5,7 @@
     replica      StudentEngine as an object: slots, triple, seeds
     web          the endpoint's routes around it, called in this process: all that is lorid's
     handle       StudentEngine as a deployment, called by a handle of Ray Serve
-    http         the endpoint, by HTTP through Serve's proxy
-    http direct  the same past the proxy, at the ingress's own port (Serve's direct ingress)
+    http         the endpoint, by HTTP through HAProxy and the ingress
     http no-op   GET /healthz of the same endpoint: Serve's own way in, without a question
 
 The engine is scripted and its texts take as long as the question says, so whatever is above `bare`
@@ -29,7 +28,7 @@ from typing import Any
 
 import aiohttp
 import serve_paced
-from free_ports import free_ports, own_port
+from free_ports import free_port
 from serve_inside import AsgiEndpoint
 from serve_paced import ALONE, MANY, NO_TIME, TRIPLE, WIDE_BATCH, Load, OneTriple, Paced, paced
 from serve_triple import NAME, cpu_seconds, demo_triple, engine_of, load_average
@@ -238,7 +237,6 @@ async def scripted_ways(
         "web": inside(AsgiEndpoint(replica)),
         "handle": called(lambda request: doors.handle.solve.remote(request)),
         "http": posted(session, doors.url),
-        "http direct": posted(session, doors.direct_url),
         "http no-op": no_op(session, doors.url),
     }
 
@@ -295,7 +293,6 @@ class Doors:
     """Where an endpoint can be asked."""
 
     url: str
-    direct_url: str
     handle: Any
 
 
@@ -304,12 +301,9 @@ def served(make_app: Callable[[], Any]) -> Iterator[Doors]:
     """The endpoint of a graph for the block."""
     from lorid.distributed.cluster import connected, prepare_environment
 
-    port, direct = free_ports(2)
-    os.environ |= {
-        # Ray's workers would be nicer than the client and the bare engine that share their cores.
-        "RAY_worker_niceness": "0",
-        **own_port(direct),
-    }
+    port = free_port()
+    # Ray's workers would be nicer than the client and the bare engine that share their cores.
+    os.environ |= {"RAY_worker_niceness": "0"}
     prepare_environment()
     from ray import cloudpickle, serve
     from ray.serve.config import HTTPOptions
@@ -323,7 +317,7 @@ def served(make_app: Callable[[], Any]) -> Iterator[Doors]:
             with Client(url) as client:
                 client.wait_until_ready(timeout_s=180)
             handle = serve.get_deployment_handle("StudentEngine", app_name="lorid")
-            yield Doors(url=url, direct_url=f"http://127.0.0.1:{direct}", handle=handle)
+            yield Doors(url=url, handle=handle)
         finally:
             serve.shutdown()
 

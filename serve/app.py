@@ -10,12 +10,15 @@ STORE@ALIAS: what the alias points at, followed when `lorid triple promote` move
 
 from ray.serve import Application
 
+from lorid.distributed import haproxy
 from lorid.distributed.deployments import app_of_run
 from lorid.errors import ConfigError
 
 
 def build(args: dict[str, str]) -> Application:
     """The deployment graph; other arguments change the run's config: serving.num_replicas=2."""
+    # `serve run` comes here before it starts a Ray of its own; a cluster has its own settings.
+    haproxy.prepare()
     changes = dict(args)
     run = changes.pop("run", None)
     if run is None:

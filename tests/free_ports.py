@@ -1,7 +1,8 @@
 """Ports for servers that a test starts.
 
-They are outside the ranges from which the system (from 32768), Ray's workers (to 19999) and Ceph's
-daemons (6800 to 7568) are given theirs, so that nothing that starts in between takes them.
+They are outside the ranges from which the system (from 32768), Ray's workers (to 19999), Serve's
+ingress (30000 to 31000) and Ceph's daemons (6800 to 7568) are given theirs, so that nothing that
+starts in between takes them.
 """
 
 import random
@@ -20,19 +21,9 @@ def free_ports(number: int) -> list[int]:
     ports: list[int] = []
     with ExitStack() as held:
         while len(ports) < number:
-            port = random.SystemRandom().randint(20_000, 32_000)
+            port = random.SystemRandom().randint(20_000, 29_999)
             probe = held.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 ports.append(port)
     return ports
-
-
-def own_port(port: int) -> dict[str, str]:
-    """What Ray's environment says for Serve's ingress to be asked there, past the proxy."""
-    return {
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(port + 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-    }

@@ -58,6 +58,7 @@ class Calls:
 
     def __init__(self, handle: Any, *, on_lost: Callable[[], None] = lambda: None) -> None:
         self.handle, self.on_lost = handle, on_lost
+        self._methods: dict[tuple[str, bool], Any] = {}
 
     async def call(self, method: str, *arguments: object, **options: object) -> Any:
         """What the method returns; whichever replica returns it."""
@@ -100,8 +101,16 @@ class Calls:
         await asyncio.sleep(wait_s)
         return num_lost + 1
 
+    def _method(self, name: str, *, stream: bool = False) -> Any:
+        """The handle of a method: Serve makes one for every call that does not keep it."""
+        key = name, stream
+        if key not in self._methods:
+            handle = self.handle.options(stream=True) if stream else self.handle
+            self._methods[key] = getattr(handle, name)
+        return self._methods[key]
+
     async def _call(self, method: str, *arguments: object, **options: object) -> Any:
-        response = getattr(self.handle, method).remote(*arguments, **options)
+        response = self._method(method).remote(*arguments, **options)
         has_ended = False
         try:
             result = await response
@@ -114,7 +123,7 @@ class Calls:
                 response.cancel()
 
     async def _stream(self, method: str, *arguments: object) -> AsyncIterator[Any]:
-        response = getattr(self.handle.options(stream=True), method).remote(*arguments)
+        response = self._method(method, stream=True).remote(*arguments)
         has_ended = False
         try:
             async for item in response:
@@ -205,7 +214,9 @@ def by_grpc(handle: Any) -> Any:
 
     They go to the port that every replica has open anyway, behind Ray's token.
     """
-    return handle.options(_by_reference=False)
+    return handle.options(
+        _by_reference=False, request_serialization="pickle", response_serialization="pickle"
+    )
 
 
 def is_of_lost_replica(error: Exception) -> bool:

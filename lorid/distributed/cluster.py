@@ -23,6 +23,7 @@ import psutil
 import yaml
 
 from lorid.config import EndpointConfig, RunConfig
+from lorid.distributed import haproxy
 from lorid.distributed.placement import Nodes
 from lorid.errors import ResourceError, one_line
 
@@ -90,7 +91,10 @@ def prepare_environment() -> None:
     """
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    if "ray" in sys.modules or os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    haproxy.prepare()
+    if "ray" in sys.modules:
         return
     has_token_file = (Path.home() / ".ray" / "auth_token").exists()
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token" and not (

@@ -32,7 +32,7 @@ from lorid.distributed.ingress import Ingress
 from lorid.distributed.roles import RoleEngine, Roles
 from lorid.distributed.scaling import (
     ROOM_FOR_PROBES,
-    caller_resources,
+    replica_resources,
     role_options,
     student_options,
 )
@@ -67,7 +67,7 @@ def build_app(
         max_ongoing_requests=serving.max_questions + serving.max_batches + ROOM_FOR_PROBES,
         max_queued_requests=ROOM_FOR_PROBES,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-        ray_actor_options=caller_resources(INGRESS_CPUS),
+        ray_actor_options=replica_resources(INGRESS_CPUS),
         graceful_shutdown_timeout_s=serving.drain_timeout_s,
     )
     student = student_app(config, source=source, follows=follows, factory=factory)

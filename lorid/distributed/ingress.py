@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from lorid.distributed.access import tokens_for
 from lorid.distributed.calls import by_grpc
 from lorid.distributed.endpoint import make_endpoint
+from lorid.distributed.logs import without_serves_lines
 from lorid.distributed.web import make_web
 from lorid.serving import ServingConfig
 
@@ -20,6 +21,7 @@ class IngressBase:
     """Holds the endpoint's HTTP side in its replica."""
 
     def __init__(self, student: Any, serving_json: str) -> None:
+        without_serves_lines()
         serving = ServingConfig.model_validate_json(serving_json)
         tokens = tokens_for(listening_host(), serving.tokens_file)
         self.endpoint = make_endpoint(by_grpc(student), serving, tokens=tokens)

@@ -19,6 +19,7 @@ from typing import Any
 from lorid.config import EndpointConfig, SamplingConfig
 from lorid.distributed.bodies import cause_of
 from lorid.distributed.calls import Calls, by_grpc
+from lorid.distributed.logs import without_serves_lines
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.student import EngineFactory, as_they_come
 from lorid.engines.base import (
@@ -43,6 +44,7 @@ class RoleEngine:
         source: TripleSource,
         num_triples: int,
     ) -> None:
+        without_serves_lines()
         self.role, self.source, self.num_triples = Role(role), source, num_triples
         self.engine: StudentTextEngine = factory(EndpointConfig.model_validate_json(config_json))
         # By last use; how many texts each has under way.

@@ -20,18 +20,19 @@ from lorid.serving import ServingConfig
 ROOM_FOR_PROBES = 1000
 # Serve replaces a replica after three checks that failed.
 HEALTH_CHECK_PERIOD_S = 2
-# What Serve reads where a replica that calls others starts. By default each call goes to a thread
-# that routes and back, and user code has a thread of its own. Nothing of lorid's blocks the loop
-# of an ingress or of a driver of rounds; engines load models, and keep theirs.
+# What Serve reads where a replica starts. By default each call of another goes to a thread that
+# routes and back, and user code has a thread of its own. Nothing of lorid's blocks a replica's
+# loop: models are loaded, and formulas compared, elsewhere.
 ON_ONE_LOOP = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
 
 
-def caller_resources(num_cpus: float) -> dict[str, Any]:
-    """Of a replica without an engine: what it asks of the cluster, and how it runs."""
-    return {"num_cpus": num_cpus, "runtime_env": {"env_vars": dict(ON_ONE_LOOP)}}
+def replica_resources(num_cpus: float, *, num_gpus: float = 0) -> dict[str, Any]:
+    """What a replica asks of the cluster, and how it runs."""
+    env_vars = dict(ON_ONE_LOOP)
+    return {"num_cpus": num_cpus, "num_gpus": num_gpus, "runtime_env": {"env_vars": env_vars}}
 
 
 def student_options(config: EndpointConfig) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def student_options(config: EndpointConfig) -> dict[str, Any]:
     if serving.roles_apart:
         own = {
             "num_replicas": serving.num_drivers,
-            "ray_actor_options": caller_resources(DRIVER_CPUS),
+            "ray_actor_options": replica_resources(DRIVER_CPUS),
         }
     else:
         own = _engine_options(config, target=serving.max_concurrent_questions)
@@ -78,7 +79,7 @@ def _common(serving: ServingConfig) -> dict[str, Any]:
 
 def _engine_options(config: EndpointConfig, *, target: float) -> dict[str, Any]:
     engine = config.engine
-    resources = {"num_cpus": engine.num_cpus, "num_gpus": engine_gpus(engine)}
+    resources = replica_resources(engine.num_cpus, num_gpus=engine_gpus(engine))
     return {**_replicas(config.serving, target=target), "ray_actor_options": resources}
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from lorid.api import AttemptEvent, Fact, RoundEvent, SolveRequest, TripleCard
 from lorid.config import EndpointConfig
 from lorid.distributed.bodies import Answered, attempt_event, round_body
+from lorid.distributed.logs import without_serves_lines
 from lorid.distributed.sharing import SharedSlots, TextSlots
 from lorid.distributed.sources import TripleSource
 from lorid.distributed.switching import LoadedTriple, TripleSwitch
@@ -47,6 +48,7 @@ class StudentEngine:
     def __init__(
         self, config_json: str, factory: EngineFactory, source: TripleSource, follows: bool
     ) -> None:
+        without_serves_lines()
         self.config = EndpointConfig.model_validate_json(config_json)
         self.checker = AnswerChecker()
         serving, engine = self.config.serving, self.config.engine

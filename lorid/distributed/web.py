@@ -268,7 +268,8 @@ class Routes:
         return solved
 
     def _note_solved(self, solved: Answered[Transcript], request: Request) -> None:
-        self.metrics_of.solved(solved)
+        # When the answer is on its way.
+        asyncio.get_running_loop().call_soon(self.metrics_of.solved, solved)
         facts_of(request.scope).notes |= {
             "outcome": solved.answer.outcome.value,
             "num_rounds": len(solved.answer.rounds),

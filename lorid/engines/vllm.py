@@ -229,6 +229,10 @@ class VllmEngine:
             self.engine = None
 
     async def _start(self) -> None:
+        # Minutes for a large base, in which a replica's loop still answers.
+        await asyncio.to_thread(self._load_base)
+
+    def _load_base(self) -> None:
         set_environment(self.config, student=self.student)
         from transformers import AutoConfig, AutoTokenizer
         from vllm.engine.arg_utils import AsyncEngineArgs

@@ -6,7 +6,7 @@ that a text is as good as a fingerprint of its seed):
 
     LORID_OVERLOAD_S=120 pytest tests/cluster/test_endpoint_load.py -s
     LORID_FAULT_ENGINE=vllm LORID_FAULT_QUESTIONS=64 pytest tests/cluster/test_endpoint_load.py -s
-    LORID_FAULT_DOOR=ingress pytest tests/cluster/test_endpoint_load.py -s   # past Serve's proxy
+    RAY_SERVE_ENABLE_HA_PROXY=0 pytest tests/cluster/test_endpoint_load.py -s   # Serve's own proxy
 """
 
 import asyncio
@@ -25,7 +25,7 @@ import httpx
 import pacing
 import psutil
 import pytest
-from free_ports import free_ports, own_port
+from free_ports import free_port
 from ray import cloudpickle, serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
@@ -48,11 +48,11 @@ TEXT_S, NUM_SLOTS = 0.1, 4
 CAPACITY = NUM_SLOTS / (2 * TEXT_S)
 TIMES_TOO_MANY = 10
 NUM_QUESTIONS = int(os.environ.get("LORID_FAULT_QUESTIONS", "12"))
+IS_HAPROXY = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1"
+PROXY = "/haproxy" if IS_HAPROXY else "ProxyActor"
 # Ray takes half a minute to notice that a proxy is gone: at full size only.
-SLOW = ["ProxyActor", "ServeController"] if NUM_QUESTIONS > 12 else []
-IS_DIRECT = os.environ.get("LORID_FAULT_DOOR") == "ingress"
-# The ingress that follows a killed one listens on another port, which Serve tells its proxies.
-KILLED = ("StudentEngine",) if IS_DIRECT else ("StudentEngine", "Ingress", *SLOW)
+SLOW = [PROXY, "ServeController"] if NUM_QUESTIONS > 12 else []
+KILLED = ("StudentEngine", "Ingress", *SLOW)
 IS_REAL = os.environ.get("LORID_FAULT_ENGINE") == "vllm"
 CHANGES = {
     "sampling.max_new_tokens": 24,
@@ -68,21 +68,17 @@ cloudpickle.register_pickle_by_value(pacing)
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """A running endpoint, around the engine that is asked for."""
-    port, door = free_ports(2)
-    with pytest.MonkeyPatch.context() as patch:
-        if IS_DIRECT:
-            for key, value in own_port(door).items():
-                patch.setenv(key, value)
-        with connected():
-            serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
-            try:
-                serve.run(made_app(tmp_path_factory.mktemp("endpoint")), name="lorid")
-                url = f"http://127.0.0.1:{door if IS_DIRECT else port}"
-                with Client(url) as client:
-                    client.wait_until_ready(timeout_s=180)
-                yield url
-            finally:
-                serve.shutdown()
+    port = free_port()
+    with connected():
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
+        try:
+            serve.run(made_app(tmp_path_factory.mktemp("endpoint")), name="lorid")
+            url = f"http://127.0.0.1:{port}"
+            with Client(url) as client:
+                client.wait_until_ready(timeout_s=180)
+            yield url
+        finally:
+            serve.shutdown()
 
 
 def made_app(folder: Path) -> Application:
@@ -105,8 +101,7 @@ def made_app(folder: Path) -> Application:
 def memory() -> dict[str, int]:
     """Resident bytes of each of the graph's processes."""
     return {
-        part: process_of(part).memory_info().rss
-        for part in ("Ingress", "StudentEngine", "ProxyActor")
+        part: process_of(part).memory_info().rss for part in ("Ingress", "StudentEngine", PROXY)
     }
 
 
@@ -229,12 +224,31 @@ def test_a_client_that_leaves_frees_the_engine(url):
     assert "error" not in line
 
 
+def log_of(part: str) -> list[str]:
+    """The lines of a replica's own log."""
+    files = [one.path for one in process_of(part).open_files()]
+    (log,) = [path for path in files if part in path and path.endswith(".log")]
+    return Path(log).read_text().splitlines()
+
+
+def test_a_request_is_one_line_of_the_logs(url):
+    name = "the-one-line-of-this-request"
+    headers = {"x-request-id": name}
+    answer = httpx.post(f"{url}/v1/solve", json={"question": QUESTION}, headers=headers, timeout=60)
+    assert answer.status_code == 200
+    deadline = time.monotonic() + 30
+    while not (lines := [line for line in log_of("Ingress") if name in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(lines) == 1
+    lines = log_of("Ingress") + log_of("StudentEngine")
+    assert not [line for line in lines if "CALL " in line or "POST /v1/solve" in line]
+
+
 def audit(route: str) -> list[dict]:
     """The audit log's lines of that route, from the ingress's own log."""
-    files = [one.path for one in process_of("Ingress").open_files()]
-    (log,) = [path for path in files if "Ingress" in path and path.endswith(".log")]
     found = []
-    for text in Path(log).read_text().splitlines():
+    for text in log_of("Ingress"):
         if '"request_id"' in text and "{" in text:
             found.append(json.loads(text[text.index("{") :]))
     return [line for line in found if line["route"] == route]
