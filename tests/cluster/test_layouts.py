@@ -20,6 +20,7 @@ import pytest
 from free_ports import free_port
 from ray import cloudpickle, serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 from small import processes_of, random_triple
 
 from lorid.api import SolveRequest
@@ -61,10 +62,15 @@ def config_of(**serving: object) -> EndpointConfig:
 
 
 def running(
-    config: EndpointConfig, *, text_s: float = 0.02, engine: type[pacing.Paced] = pacing.Telling
+    config: EndpointConfig,
+    *,
+    text_s: float = 0.02,
+    engine: type[pacing.Paced] = pacing.Telling,
+    log_level: str = "INFO",
 ) -> Any:
     app = student_app(config, source=pacing.OneTriple(), factory=engine(text_s))
-    return serve.run(app, name="lorid", route_prefix=None)
+    logging = LoggingConfig(log_level=log_level)
+    return serve.run(app, name="lorid", route_prefix=None, logging_config=logging)
 
 
 async def writers_of(handle: Any, questions: list[str]) -> list[Mapping[Role, set[int]]]:
@@ -107,8 +113,8 @@ def test_two_drivers_share_the_questions_and_answer_as_one_does(layout):
     texts = {}
     for num_drivers in (1, 2):
         config = config_of(layout=layout, num_drivers=num_drivers)
-        # Their texts tell the question, the role's seed and so the round.
-        handle = running(config, engine=pacing.Paced)
+        # Their texts tell the question, the role's seed and so the round; their logs, each call.
+        handle = running(config, engine=pacing.Paced, log_level="DEBUG")
         texts[num_drivers] = asyncio.run(
             texts_of(handle, QUESTIONS, rule="majority", max_rounds=ROUNDS)
         )
