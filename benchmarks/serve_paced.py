@@ -41,8 +41,8 @@ class Load:
 
 
 ALONE = (
-    Load(text_s=0.02, rounds=1, in_flight=1, count=60, turns=6),
-    Load(text_s=0.02, rounds=3, in_flight=1, count=24, turns=4),
+    Load(text_s=0.02, rounds=1, in_flight=1, count=240, turns=6),
+    Load(text_s=0.02, rounds=3, in_flight=1, count=96, turns=4),
 )
 MANY = (
     Load(text_s=0.5, rounds=1, in_flight=64, count=192),
