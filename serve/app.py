@@ -17,7 +17,7 @@ from lorid.errors import ConfigError
 
 def build(args: dict[str, str]) -> Application:
     """The deployment graph; other arguments change the run's config: serving.num_replicas=2."""
-    # `serve run` comes here before it starts a Ray of its own; a cluster has its own settings.
+    # `serve run` comes here before it starts a Ray of its own.
     haproxy.prepare()
     changes = dict(args)
     run = changes.pop("run", None)

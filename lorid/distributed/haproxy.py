@@ -1,4 +1,4 @@
-"""HAProxy as the door of an endpoint on one machine, open to nobody but its own user.
+"""HAProxy in front of an endpoint on one machine, open to nobody but its own user.
 
 Ray Serve can put HAProxy in the place of its own proxy: requests go straight to the ingress's port,
 without a Python process between (`RAY_SERVE_ENABLE_HA_PROXY`). What Serve writes for it says too
@@ -50,12 +50,15 @@ PR_SET_PDEATHSIG = 1
 def prepare() -> None:
     """Have the Ray that this process starts next put HAProxy in front of an endpoint.
 
-    Not where the environment says RAY_SERVE_ENABLE_HA_PROXY=0; other things that it says stay too.
+    What the environment says stays, RAY_SERVE_ENABLE_HA_PROXY=0 above all. A Ray that runs has
+    settings of its own.
 
     Raises:
         ResourceError: as `environment`.
     """
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1":
+    ray = sys.modules.get("ray")
+    runs = ray is not None and ray.is_initialized()
+    if not runs and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") == "1":
         for key, value in environment().items():
             os.environ.setdefault(key, value)
 

@@ -60,7 +60,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("h")
 
 
-def test_only_the_door_is_open_and_only_its_user_commands_it(place):
+def test_only_the_endpoint_is_open_and_only_its_user_commands_it(place):
     port, metrics_port, stats_port = free_ports(3)
     file = written(place, port=port, metrics_port=metrics_port, stats_port=stats_port)
     with (
@@ -196,3 +196,11 @@ def test_the_environment_has_the_last_word(monkeypatch):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "7")
     haproxy.prepare()
     assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "7"
+
+
+def test_a_ray_that_runs_has_settings_of_its_own(monkeypatch):
+    monkeypatch.setattr(haproxy, "environment", lambda: {"RAY_SERVE_HAPROXY_NBTHREAD": "9"})
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_NBTHREAD", raising=False)
+    haproxy.prepare()
+    assert "RAY_SERVE_HAPROXY_NBTHREAD" not in os.environ
