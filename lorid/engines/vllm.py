@@ -10,10 +10,13 @@ a teacher: `complete` takes any user turn. Adapter paths never come from a reque
 """
 
 import asyncio
+import logging
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +46,29 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 PROBE_TOKENS = 24
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Let the process's logs go where they went before, also after the block.
+
+    vLLM sets up its own logging by `dictConfig`, which closes every handler that there is. A
+    MemoryHandler, which Ray Serve has before a replica's file, then knows of no file any more, and
+    holds each record from then on.
+    """
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    targets = {
+        handler: handler.target
+        for logger in loggers
+        for handler in logger.handlers
+        if isinstance(handler, MemoryHandler)
+    }
+    try:
+        yield
+    finally:
+        for handler, target in targets.items():
+            handler.setTarget(target)
+            handler.flush()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +256,8 @@ class VllmEngine:
 
     async def _start(self) -> None:
         # Minutes for a large base, in which a replica's loop still answers.
-        await asyncio.to_thread(self._load_base)
+        with handlers_kept():
+            await asyncio.to_thread(self._load_base)
 
     def _load_base(self) -> None:
         set_environment(self.config, student=self.student)

@@ -226,9 +226,14 @@ def test_a_client_that_leaves_frees_the_engine(url):
 
 def log_of(part: str) -> list[str]:
     """The lines of a replica's own log."""
-    files = [one.path for one in process_of(part).open_files()]
-    (log,) = [path for path in files if part in path and path.endswith(".log")]
-    return Path(log).read_text().splitlines()
+    (folder,) = {
+        Path(one.path).parent
+        for one in process_of("Ingress").open_files()
+        if Path(one.path).parent.name == "serve"
+    }
+    # The file that was written last: a replica that was killed has left one too.
+    log = max(folder.glob(f"replica_lorid_{part}_*.log"), key=lambda path: path.stat().st_mtime)
+    return log.read_text().splitlines()
 
 
 def test_a_request_is_one_line_of_the_logs(url):

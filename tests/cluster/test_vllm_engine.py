@@ -3,7 +3,9 @@
 import asyncio
 import dataclasses
 import json
+import logging
 import shutil
+from logging.handlers import MemoryHandler
 
 import pytest
 import pytest_asyncio
@@ -57,8 +59,19 @@ async def load(engine, name, adapters):
     await engine.load(name, adapters=adapters, sampling=SAMPLING)
 
 
+@pytest.fixture(scope="module")
+def replica_log(tmp_path_factory):
+    """A logger as a replica of Ray Serve has it, from before vLLM comes, and its file."""
+    path = tmp_path_factory.mktemp("logs") / "replica.log"
+    logger = logging.getLogger("test_vllm_engine.replica")
+    handler = MemoryHandler(capacity=1, target=logging.FileHandler(path))
+    logger.addHandler(handler)
+    yield logger, path
+    logger.removeHandler(handler)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(folders):
+async def engine(folders, replica_log):
     """A started engine for all tests of this file."""
     started = engine_of()
     await load(started, "first", folders)
@@ -73,6 +86,15 @@ def ask(
     return GenerationRequest(
         question=question, role=role, triple=triple, knowledge=knowledge, seed=seed
     )
+
+
+async def test_what_a_replica_says_reaches_its_log_beside_vllm(engine, replica_log):
+    logger, path = replica_log
+    for line in ("one", "two"):
+        logger.warning(line)
+    assert path.read_text() == "one\ntwo\n"
+    (handler,) = logger.handlers
+    assert not handler.buffer
 
 
 async def test_every_adapter_is_in_use(engine):
