@@ -69,8 +69,12 @@ def running(
     log_level: str = "INFO",
 ) -> Any:
     app = student_app(config, source=pacing.OneTriple(), factory=engine(text_s))
-    logging = LoggingConfig(log_level=log_level)
-    return serve.run(app, name="lorid", route_prefix=None, logging_config=logging)
+    return serve.run(
+        app,
+        name="lorid",
+        route_prefix=None,
+        logging_config=LoggingConfig(log_level=log_level),
+    )
 
 
 async def writers_of(handle: Any, questions: list[str]) -> list[Mapping[Role, set[int]]]:

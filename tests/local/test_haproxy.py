@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from free_ports import free_ports
+from free_ports import free_port, free_ports
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
@@ -22,10 +22,9 @@ from lorid.errors import ResourceError, ServeError
 COMMAND = str(Path(sys.executable).with_name(haproxy.COMMAND))
 
 
-def written(
-    folder: Path, *, port: int, metrics_port: int, stats_port: int, is_deployed: bool = True
-) -> Path:
+def written(folder: Path, *, port: int, is_deployed: bool = True) -> Path:
     """The file that Ray Serve writes for an application with one replica, or before that."""
+    metrics_port, stats_port = free_ports(2)
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
         socket_path=str(folder / "admin.sock"),
@@ -61,8 +60,8 @@ def place(tmp_path_factory):
 
 
 def test_only_the_endpoint_is_open_and_only_its_user_commands_it(place):
-    port, metrics_port, stats_port = free_ports(3)
-    file = written(place, port=port, metrics_port=metrics_port, stats_port=stats_port)
+    port = free_port()
+    file = written(place, port=port)
     with (
         (place / "err").open("wb") as err,
         subprocess.Popen([COMMAND, "-db", "-f", str(file)], stderr=err) as started,
@@ -97,14 +96,14 @@ def test_only_the_endpoint_is_open_and_only_its_user_commands_it(place):
 
 
 def test_before_anything_is_known_to_be_deployed_no_path_is_called_wrong(place):
-    ports = dict(zip(("port", "metrics_port", "stats_port"), free_ports(3), strict=True))
-    later = haproxy.closed(written(place, **ports).read_text())
+    port = free_port()
+    later = haproxy.closed(written(place, port=port).read_text())
     assert " status 404 " in later
-    file = written(place, **ports, is_deployed=False)
+    file = written(place, port=port, is_deployed=False)
     with subprocess.Popen([COMMAND, "-db", "-f", str(file)], stderr=subprocess.DEVNULL) as started:
         try:
             wait_until((place / "admin.sock").exists)
-            url = f"http://127.0.0.1:{ports['port']}/v1/solve"
+            url = f"http://127.0.0.1:{port}/v1/solve"
             answer = httpx.post(url, json={}, trust_env=False)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         finally:
@@ -112,8 +111,7 @@ def test_before_anything_is_known_to_be_deployed_no_path_is_called_wrong(place):
 
 
 def test_it_ends_with_the_process_that_started_it(place):
-    port, *others = free_ports(3)
-    file = written(place, port=port, metrics_port=others[0], stats_port=others[1])
+    file = written(place, port=free_port())
     parent = (
         "import subprocess, sys, time\n"
         "print(subprocess.Popen(sys.argv[1:], stdout=sys.stderr).pid, flush=True)\n"
@@ -140,7 +138,7 @@ def test_it_ends_with_the_process_that_started_it(place):
     ],
 )
 def test_what_serve_does_not_write_today_is_refused(place, known, other):
-    file = written(place, port=8000, metrics_port=9101, stats_port=8404)
+    file = written(place, port=free_port())
     text = file.read_text()
     assert known in text
     with pytest.raises(ServeError, match="RAY_SERVE_ENABLE_HA_PROXY=0"):
